@@ -1,0 +1,1 @@
+//! The configuration language: words, blocks, directive tables, diagnostics, the manual

@@ -1,0 +1,2 @@
+//! heng.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The request journey: connections, sites, locations, bodies, guards, content, filters

@@ -1,0 +1,1 @@
+//! A worker's streams, buffers, timers and listeners on top of the driver

@@ -1,0 +1,1 @@
+//! What every client conversation has: texts, variables, logs, addresses

@@ -1,0 +1,1 @@
+//! Runs a configuration against scripted peers

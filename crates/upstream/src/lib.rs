@@ -1,0 +1,1 @@
+//! A live group of peers: choose, connect, keep alive, retry
