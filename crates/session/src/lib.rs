@@ -1,1 +1,5 @@
 //! What every client conversation has: texts, variables, logs, addresses
+
+#![forbid(unsafe_code)]
+
+pub mod contexts;
