@@ -1,1 +1,8 @@
-//! The edge to the operating system: processes, sockets, readiness, shared memory
+//! The edge to the operating system: processes, sockets, readiness, shared memory.
+//!
+//! All `unsafe` of the workspace stands here, behind safe faces. Nothing here knows a
+//! configuration or a protocol, and nothing logs: errors go back to the caller with the name of
+//! the call that failed.
+
+pub mod errno;
+pub mod socket;
