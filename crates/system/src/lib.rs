@@ -4,5 +4,6 @@
 //! configuration or a protocol, and nothing logs: errors go back to the caller with the name of
 //! the call that failed.
 
+pub mod clock;
 pub mod errno;
 pub mod socket;
