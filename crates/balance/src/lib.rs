@@ -1,1 +1,41 @@
-//! Which peer next: algorithms and health as plain state in memory that the caller gives
+//! Which peer next.
+//!
+//! Balancing here is pure: the state of a group is plain data in memory that the caller gives
+//! ([`State`] borrows it, [`Memory`] keeps it on the heap), events change it ([`State::done`],
+//! [`State::failed`], [`State::set_weight`], [`State::set_down`]) and [`State::pick`] answers with
+//! an index. Nothing in this crate knows an address, opens a socket, reads a clock or draws a
+//! random number, so a proxy, a DNS server and a client library choose alike.
+//!
+//! ```
+//! use balance::{Memory, PeerOptions, Tried};
+//! let weights = [5, 1, 1].map(|weight| PeerOptions { weight, ..PeerOptions::default() });
+//! let mut memory = Memory::new(&balance::round_robin::METHOD, &weights, &[]);
+//! let mut order = Vec::new();
+//! for _ in 0..7 {
+//!     let mut state = memory.state();
+//!     let peer = state.pick(100, 0, 0, &mut Tried::new()).unwrap();
+//!     order.push("abc".as_bytes()[peer as usize] as char);
+//!     state.done(peer);
+//! }
+//! assert_eq!(order, ['a', 'a', 'b', 'a', 'c', 'a', 'a']);
+//! ```
+//!
+//! Read on in `state.rs` (memory, tiers, events), then in `round_robin.rs`. A further algorithm
+//! is one file with its `METHOD` and one line in `method.rs`.
+
+#![forbid(unsafe_code)]
+
+mod heap;
+pub mod least_conn;
+mod method;
+#[cfg(test)]
+mod model;
+mod peer;
+pub mod round_robin;
+mod state;
+mod tried;
+
+pub use method::{METHODS, Method, method};
+pub use peer::{Peer, PeerOptions, Verdict};
+pub use state::{Ask, Memory, PeerIndex, State};
+pub use tried::Tried;

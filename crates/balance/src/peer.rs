@@ -1,0 +1,210 @@
+//! One peer as plain data, and the rules by which it is usable.
+//!
+//! The rules are nginx's (`max_fails`, `fail_timeout`, `max_conns`, `down`); every algorithm
+//! shares them, none repeats them.
+
+/// What a configuration says of a peer.
+///
+/// `fail_timeout` has the unit of the `now` that the caller passes to the state: nginx counts
+/// whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// The share of the peer; 0 is taken as 1.
+    pub weight: u32,
+    /// Failures within `fail_timeout` after which the peer rests; 0 never rests it.
+    pub max_fails: u32,
+    /// How long failures are counted, and how long a peer then rests.
+    pub fail_timeout: u32,
+    /// Most requests under way at once; 0 is no limit.
+    pub max_conns: u32,
+    /// Never used while set.
+    pub down: bool,
+}
+
+impl Default for PeerOptions {
+    /// nginx's defaults for a `server` line.
+    fn default() -> PeerOptions {
+        PeerOptions { weight: 1, max_fails: 1, fail_timeout: 10, max_conns: 0, down: false }
+    }
+}
+
+/// Where a peer stands in the indexes of its tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub(crate) enum Place {
+    /// In no index: down, or full. An event brings it back.
+    #[default]
+    Out,
+    /// In the heap of its weight.
+    Heap,
+    /// In the list of those whose effective weight still grows.
+    Recovering,
+    /// In the list of those that wait for their `fail_timeout` to pass.
+    Resting,
+    /// Pulled out for the length of one pick because the request tried it already.
+    Aside,
+}
+
+/// One peer: pointer-free and of fixed size, so that it can lie in shared memory.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Peer {
+    /// The smooth round robin's account. Meaningful unless the peer is in a heap, which then
+    /// keeps it relative to the age of the tier.
+    pub(crate) current: i64,
+    pub(crate) accessed: u64,
+    pub(crate) checked: u64,
+    pub(crate) weight: u32,
+    pub(crate) effective: u32,
+    pub(crate) conns: u32,
+    pub(crate) max_conns: u32,
+    pub(crate) fails: u32,
+    pub(crate) max_fails: u32,
+    pub(crate) fail_timeout: u32,
+    /// Which class of equal weights, as an offset within the tier's classes.
+    pub(crate) class: u32,
+    pub(crate) down: u8,
+    pub(crate) place: Place,
+    /// Set for the length of a pick whose request tried this peer already.
+    pub(crate) frozen: u8,
+    pub(crate) unused: u8,
+}
+
+// A peer's event touches one cache line.
+const _: () = assert!(size_of::<Peer>() <= 64);
+
+/// What a failure did to the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was counted, or the only peer of its group is never blamed.
+    Usable,
+    /// The peer rests now; nginx logs "upstream server temporarily disabled".
+    Disabled,
+}
+
+impl Peer {
+    pub(crate) fn new(options: &PeerOptions) -> Peer {
+        let weight = options.weight.max(1);
+        Peer {
+            weight,
+            effective: weight,
+            max_conns: options.max_conns,
+            max_fails: options.max_fails,
+            fail_timeout: options.fail_timeout,
+            down: u8::from(options.down),
+            ..Peer::default()
+        }
+    }
+
+    /// Requests under way.
+    pub fn conns(&self) -> u32 {
+        self.conns
+    }
+
+    /// Failures that count at the moment.
+    pub fn fails(&self) -> u32 {
+        self.fails
+    }
+
+    /// The configured share.
+    pub fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    /// Whether the configuration or an operator took it out.
+    pub fn is_down(&self) -> bool {
+        self.down != 0
+    }
+
+    /// Whether only an event, not time, can make it usable.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.down != 0 || (self.max_conns != 0 && self.conns >= self.max_conns)
+    }
+
+    /// Whether its failures keep it out at `now`.
+    pub(crate) fn is_resting(&self, now: u64) -> bool {
+        self.max_fails != 0
+            && self.fails >= self.max_fails
+            && now.saturating_sub(self.checked) <= u64::from(self.fail_timeout)
+    }
+
+    /// Whether it takes part in a pick at `now`.
+    pub fn is_usable(&self, now: u64) -> bool {
+        !self.is_shut() && !self.is_resting(now)
+    }
+
+    /// The last moment at which [`Peer::is_resting`] holds.
+    pub(crate) fn rests_until(&self) -> u64 {
+        self.checked.saturating_add(u64::from(self.fail_timeout))
+    }
+
+    /// It was chosen: one more request is under way. A peer chosen after its `fail_timeout`
+    /// passed is on trial from now on.
+    pub(crate) fn picked(&mut self, now: u64) {
+        if now.saturating_sub(self.checked) > u64::from(self.fail_timeout) {
+            self.checked = now;
+        }
+        self.conns += 1;
+    }
+
+    /// A request ended well, or at least not by the peer's fault. Failures are forgotten only
+    /// when the peer was put on trial after the last of them.
+    pub(crate) fn done(&mut self) {
+        if self.accessed < self.checked {
+            self.fails = 0;
+        }
+        self.conns = self.conns.saturating_sub(1);
+    }
+
+    /// A request ended by the peer's fault.
+    pub(crate) fn failed(&mut self, now: u64) -> Verdict {
+        self.fails = self.fails.saturating_add(1);
+        self.accessed = now;
+        self.checked = now;
+        self.conns = self.conns.saturating_sub(1);
+        if self.max_fails == 0 {
+            return Verdict::Usable;
+        }
+        self.effective = self.effective.saturating_sub(self.weight / self.max_fails);
+        if self.fails >= self.max_fails { Verdict::Disabled } else { Verdict::Usable }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_forgotten_only_after_a_trial() {
+        let mut peer = Peer::new(&PeerOptions { max_fails: 2, ..PeerOptions::default() });
+        peer.picked(100);
+        assert_eq!(peer.failed(100), Verdict::Usable);
+        // A success within the same window proves nothing.
+        peer.picked(105);
+        peer.done();
+        assert_eq!(peer.fails(), 1);
+        peer.picked(106);
+        assert_eq!(peer.failed(106), Verdict::Disabled);
+        assert!(!peer.is_usable(116));
+        assert!(peer.is_usable(117));
+        // The trial: while it is under way the peer rests again.
+        peer.picked(117);
+        assert!(!peer.is_usable(117));
+        peer.done();
+        assert_eq!((peer.fails(), peer.conns(), peer.is_usable(117)), (0, 0, true));
+    }
+
+    #[test]
+    fn limits() {
+        let mut peer = Peer::new(&PeerOptions { max_conns: 1, ..PeerOptions::default() });
+        assert!(peer.is_usable(0));
+        peer.picked(0);
+        assert!(!peer.is_usable(0));
+        peer.done();
+        assert!(peer.is_usable(0));
+        peer.down = 1;
+        assert!(!peer.is_usable(0));
+        peer.done();
+        assert_eq!(peer.conns(), 0, "an event too many does not wrap");
+    }
+}
