@@ -1,0 +1,432 @@
+//! Sources: descriptors under watch, their readiness, and who waits for it.
+//!
+//! ```text
+//!            event from the kernel            caller met EAGAIN (clear_*)
+//!  waiting ------------------------> ready -------------------------------> waiting
+//! ```
+//! Each direction has that state of its own. Hanging up (RDHUP, HUP, ERR) sticks, makes both
+//! directions ready, and wakes whoever waits.
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll, Waker};
+
+use super::state::{Backend, State, with};
+use super::task::grow;
+use super::waiter::{self, NONE};
+
+/// What to watch a descriptor for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interest(u32);
+
+impl Interest {
+    /// Data, end of file, hang-up.
+    pub const READ: Interest = Interest(READ);
+    /// Room to write.
+    pub const WRITE: Interest = Interest(WRITE);
+    /// Both.
+    pub const BOTH: Interest = Interest(READ | WRITE);
+    /// A listener: reported again as long as connections wait, and, where the kernel can, to one
+    /// of the processes that watch it (EPOLLEXCLUSIVE).
+    pub const ACCEPT: Interest = Interest(READ | ACCEPT);
+
+    /// The owner closes the descriptor right after dropping the source and made no duplicate of
+    /// it: dropping then saves the call that deregisters, because closing does it.
+    #[must_use]
+    pub const fn closing(self) -> Interest {
+        Interest(self.0 | CLOSING)
+    }
+}
+
+const READ: u32 = 1;
+const WRITE: u32 = 1 << 1;
+const ACCEPT: u32 = 1 << 2;
+const CLOSING: u32 = 1 << 3;
+const READABLE: u32 = 1 << 4;
+const WRITABLE: u32 = 1 << 5;
+const HUNG: u32 = 1 << 6;
+/// The kernel does not watch it at present: paused by its owner.
+const PAUSED: u32 = 1 << 7;
+/// The kernel does not watch it at present: a listener reported with nobody waiting.
+const PARKED: u32 = 1 << 8;
+const FREE: u32 = 1 << 9;
+
+pub(super) struct IoSlot {
+    pub(super) fd: RawFd,
+    flags: u32,
+    /// Who waits to read; for a free slot the next free index.
+    reader: u32,
+    writer: u32,
+    /// Tells events of a former source of this slot from those of the present one.
+    generation: u32,
+}
+
+const _: () = assert!(size_of::<IoSlot>() <= 24);
+
+/// What the kernel said about a descriptor.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Event {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    pub(super) hung: bool,
+}
+
+/// What a level-triggered driver must watch for a slot in this turn.
+pub(super) struct Watch {
+    pub(super) index: u32,
+    pub(super) fd: RawFd,
+    pub(super) read: bool,
+    pub(super) hang: bool,
+    pub(super) write: bool,
+}
+
+pub(super) struct Ios {
+    slots: Vec<IoSlot>,
+    free: u32,
+    live: usize,
+}
+
+impl Ios {
+    pub(super) const fn new() -> Ios {
+        Ios { slots: Vec::new(), free: NONE, live: 0 }
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.slots.capacity() * size_of::<IoSlot>()
+    }
+
+    fn insert(&mut self, fd: RawFd, flags: u32) -> u32 {
+        self.live += 1;
+        let mut new = IoSlot { fd, flags, reader: NONE, writer: NONE, generation: 0 };
+        if self.free != NONE {
+            let index = self.free;
+            let slot = &mut self.slots[index as usize];
+            self.free = slot.reader;
+            new.generation = slot.generation;
+            *slot = new;
+            return index;
+        }
+        let index = self.slots.len() as u32;
+        assert!(index < NONE, "more sources than indices");
+        grow(&mut self.slots);
+        self.slots.push(new);
+        index
+    }
+
+    fn remove(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.flags = FREE;
+        slot.fd = -1;
+        slot.reader = self.free;
+        slot.writer = NONE;
+        self.free = index;
+        self.live -= 1;
+    }
+
+    /// What somebody waits for: all that a level-triggered driver may watch, or it would spin.
+    pub(super) fn watched(&self) -> impl Iterator<Item = Watch> + '_ {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            if slot.flags & (FREE | PAUSED) != 0 || (slot.reader == NONE && slot.writer == NONE) {
+                return None;
+            }
+            // Somebody who waits although there is data waits for the peer to hang up.
+            let read = slot.reader != NONE && slot.flags & READABLE == 0;
+            let hang = slot.reader != NONE;
+            let write = slot.writer != NONE && slot.flags & WRITE != 0;
+            Some(Watch { index: index as u32, fd: slot.fd, read, hang, write })
+        })
+    }
+}
+
+/// Notes an event and wakes whom it concerns.
+#[inline]
+pub(super) fn note(s: &mut State, index: u32, event: Event) {
+    let Some(slot) = s.ios.slots.get_mut(index as usize) else {
+        return;
+    };
+    if event.hung {
+        slot.flags |= HUNG;
+    }
+    let (mut reader, mut writer) = (NONE, NONE);
+    if event.readable || event.hung {
+        slot.flags |= READABLE;
+        reader = mem::replace(&mut slot.reader, NONE);
+    }
+    if event.writable || event.hung {
+        slot.flags |= WRITABLE;
+        writer = mem::replace(&mut slot.writer, NONE);
+    }
+    waiter::wake_slot(s, reader);
+    if writer != reader {
+        waiter::wake_slot(s, writer);
+    }
+}
+
+/// As [`note`], for an event that names the generation it was registered with.
+#[inline]
+pub(super) fn note_registered(s: &mut State, key: u64, event: Event) {
+    let (index, generation) = (key as u32, (key >> 32) as u32);
+    let Some(slot) = s.ios.slots.get_mut(index as usize) else {
+        return;
+    };
+    if slot.generation != generation || slot.flags & FREE != 0 {
+        return;
+    }
+    if slot.flags & ACCEPT != 0 && slot.reader == NONE && slot.flags & PARKED == 0 {
+        // Level-triggered and nobody takes connections: leave it to others until somebody does.
+        slot.flags |= PARKED;
+        let fd = slot.fd;
+        unwatch(s, fd);
+    }
+    note(s, index, event);
+}
+
+fn key(index: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(index)
+}
+
+/// Has the kernel watch the slot's descriptor. Level-triggered drivers choose every turn.
+fn watch(s: &mut State, index: u32) -> io::Result<()> {
+    let slot = &s.ios.slots[index as usize];
+    match &s.backend {
+        Backend::Epoll(epoll) => {
+            let key = key(index, slot.generation);
+            let f = slot.flags;
+            epoll.add(slot.fd, key, f & READ != 0, f & WRITE != 0, f & ACCEPT != 0)
+        }
+        Backend::Poll(_) => Ok(()),
+        Backend::Select(set) => set.admit(slot.fd),
+        Backend::None => Err(io::Error::other("the event loop of this thread was not started")),
+    }
+}
+
+fn unwatch(s: &mut State, fd: RawFd) {
+    if let Backend::Epoll(epoll) = &s.backend {
+        epoll.delete(fd);
+    }
+}
+
+/// A descriptor under watch. Dropping it ends the watch; the descriptor stays its owner's, who
+/// must drop the source before closing it.
+///
+/// One task may wait to read and one to write; the last that polled counts.
+pub struct Source {
+    index: u32,
+    /// The index means something on this thread only.
+    here: PhantomData<*const ()>,
+}
+
+const _: () = assert!(size_of::<Source>() == 4);
+
+impl Source {
+    /// Watches `fd`. Neither direction counts as ready before the kernel says so, which takes at
+    /// most one turn of the loop; see [`assume_ready`](Source::assume_ready).
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` answers (`EPERM` for a regular file), and `InvalidInput` for a
+    /// descriptor that select(2) cannot hold.
+    pub fn new(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
+        let index = with(|s| {
+            let index = s.ios.insert(fd.as_raw_fd(), interest.0);
+            watch(s, index).inspect_err(|_| s.ios.remove(index)).map(|()| index)
+        })?;
+        Ok(Source { index, here: PhantomData })
+    }
+
+    /// Counts both directions as ready, so that the caller tries before it waits: right after
+    /// accept a request is often there, and there is always room to write.
+    pub fn assume_ready(&self) {
+        self.update(|flags| flags | READABLE | WRITABLE);
+    }
+
+    /// Ready while reading may make progress.
+    #[inline]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flag(cx, READABLE, |slot| &mut slot.reader)
+    }
+
+    /// Ready while writing may make progress.
+    #[inline]
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flag(cx, WRITABLE, |slot| &mut slot.writer)
+    }
+
+    /// Ready once the peer has closed its side or the connection failed. Unread data may still
+    /// be there.
+    ///
+    /// It shares the reader's place: data that arrives wakes the caller too, who polls again.
+    /// With poll(2) and select(2) the state is only learnt while somebody waits; select(2) learns
+    /// it only when no data is unread.
+    #[inline]
+    pub fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flag(cx, HUNG, |slot| &mut slot.reader)
+    }
+
+    /// The caller met `EAGAIN`, or a read so short that nothing more can be there.
+    #[inline]
+    pub fn clear_readable(&self) {
+        self.update(|flags| flags & !READABLE);
+    }
+
+    /// The caller met `EAGAIN`, or a short write.
+    #[inline]
+    pub fn clear_writable(&self) {
+        self.update(|flags| flags & !WRITABLE);
+    }
+
+    /// A read was short. Nothing more is there, unless the peer has hung up: then the end of
+    /// file still is, and no event will tell again.
+    #[inline]
+    pub fn note_short_read(&self) {
+        self.update(|flags| if flags & HUNG != 0 { flags } else { flags & !READABLE });
+    }
+
+    /// Whether the kernel reported that the peer hung up or that the connection failed.
+    #[inline]
+    pub fn hung_up(&self) -> bool {
+        with(|s| s.ios.slots[self.index as usize].flags & HUNG != 0)
+    }
+
+    /// Stops watching until [`resume`](Source::resume); what was ready is forgotten.
+    pub fn pause(&self) {
+        with(|s| {
+            let slot = &mut s.ios.slots[self.index as usize];
+            let watched = slot.flags & (PAUSED | PARKED) == 0;
+            slot.flags = (slot.flags | PAUSED) & !(PARKED | READABLE | WRITABLE);
+            let fd = slot.fd;
+            if watched {
+                unwatch(s, fd);
+            }
+        });
+    }
+
+    /// Watches again after [`pause`](Source::pause).
+    ///
+    /// # Errors
+    /// As [`Source::new`]; the source stays paused.
+    pub fn resume(&self) -> io::Result<()> {
+        with(|s| {
+            if s.ios.slots[self.index as usize].flags & PAUSED == 0 {
+                return Ok(());
+            }
+            watch(s, self.index)?;
+            s.ios.slots[self.index as usize].flags &= !PAUSED;
+            Ok(())
+        })
+    }
+
+    /// Goes to the end of the queue of those who watch the same listener: with EPOLLEXCLUSIVE
+    /// the kernel wakes the first in it, always the same one.
+    ///
+    /// # Errors
+    /// As [`Source::new`]; the source is paused then.
+    pub fn requeue(&self) -> io::Result<()> {
+        with(|s| {
+            let slot = &s.ios.slots[self.index as usize];
+            if slot.flags & (PAUSED | PARKED) != 0 || !matches!(s.backend, Backend::Epoll(_)) {
+                return Ok(());
+            }
+            let fd = slot.fd;
+            unwatch(s, fd);
+            watch(s, self.index).inspect_err(|_| {
+                s.ios.slots[self.index as usize].flags |= PAUSED;
+            })
+        })
+    }
+
+    /// Ends the watch with the kernel although the source was made `closing`: for an owner that
+    /// gives the descriptor away instead of closing it.
+    pub fn into_unwatched(self) {
+        self.update(|flags| flags & !CLOSING);
+    }
+
+    #[inline]
+    fn update(&self, change: impl FnOnce(u32) -> u32) {
+        with(|s| {
+            let flags = &mut s.ios.slots[self.index as usize].flags;
+            *flags = change(*flags);
+        });
+    }
+
+    #[inline(always)]
+    fn poll_flag(
+        &self,
+        cx: &mut Context<'_>,
+        flag: u32,
+        place: fn(&mut IoSlot) -> &mut u32,
+    ) -> Poll<()> {
+        let index = self.index as usize;
+        let id = waiter::native(cx.waker());
+        let answer = with(|s| {
+            let slot = &mut s.ios.slots[index];
+            if slot.flags & flag != 0 {
+                if s.tasks.budget == 0 {
+                    return Answer::Tired;
+                }
+                s.tasks.budget -= 1;
+                return Answer::Ready;
+            }
+            if slot.flags & PARKED != 0 {
+                unpark(s, self.index);
+            }
+            if id == NONE {
+                return Answer::Foreign;
+            }
+            Answer::Waiting(waiter::put(&mut s.foreign, place(&mut s.ios.slots[index]), id))
+        });
+        match answer {
+            Answer::Ready => return Poll::Ready(()),
+            Answer::Waiting(old) => drop(old),
+            Answer::Tired => super::task::defer(cx),
+            Answer::Foreign => {
+                waiter::put_foreign(cx.waker(), |s| Some(place(&mut s.ios.slots[index])));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+enum Answer {
+    Ready,
+    /// A foreign waker that was replaced, to be dropped outside the driver.
+    Waiting(Option<Waker>),
+    /// Ready, but the task has had its share of this turn.
+    Tired,
+    Foreign,
+}
+
+/// Watches a listener again that was parked for want of a waiter.
+#[cold]
+fn unpark(s: &mut State, index: u32) {
+    s.ios.slots[index as usize].flags &= !PARKED;
+    if watch(s, index).is_err() {
+        // Out of kernel memory: count as ready, so that the owner tries to accept, fails and
+        // comes back here.
+        s.ios.slots[index as usize].flags |= PARKED | READABLE;
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let old = with(|s| {
+            let slot = &mut s.ios.slots[self.index as usize];
+            let watched = slot.flags & (CLOSING | PAUSED | PARKED) == 0;
+            let fd = slot.fd;
+            let reader = waiter::put(&mut s.foreign, &mut slot.reader, NONE);
+            let writer = waiter::put(&mut s.foreign, &mut slot.writer, NONE);
+            if watched {
+                unwatch(s, fd);
+            }
+            s.ios.remove(self.index);
+            (reader, writer)
+        });
+        drop(old);
+    }
+}
