@@ -101,8 +101,7 @@ impl Group {
         peer.fails += 1;
         peer.accessed = now;
         peer.checked = now;
-        if peer.options.max_fails != 0 {
-            let loss = peer.options.weight / peer.options.max_fails;
+        if let Some(loss) = peer.options.weight.checked_div(peer.options.max_fails) {
             peer.effective = (peer.effective - i64::from(loss)).max(0);
         }
         peer.conns -= 1;
@@ -144,9 +143,10 @@ fn pick_fewest(peers: &mut [Naive], now: i64, tried: &[usize]) -> Option<usize> 
             }
         }
     }
-    let mut best = best?;
+    let from = best?;
+    let mut best = from;
     let mut total = 0;
-    for at in best..peers.len() {
+    for at in from..peers.len() {
         let equal = load(peers, at, best) == load(peers, best, at);
         if !many || tried.contains(&at) || !equal || peers[at].skipped(now) {
             continue;
