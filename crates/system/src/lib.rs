@@ -4,7 +4,13 @@
 //! configuration or a protocol, and nothing logs: errors go back to the caller with the name of
 //! the call that failed.
 
-pub mod driver;
 pub mod clock;
+pub mod driver;
 pub mod errno;
+pub mod file;
+pub mod identity;
+pub mod process;
+pub mod shared;
+pub mod signals;
 pub mod socket;
+pub mod title;
