@@ -1,0 +1,348 @@
+//! What waits to be written to a stream, piece by piece.
+//!
+//! Pieces of memory go out together, with one call; a range of a file goes out by `sendfile(2)`,
+//! and what precedes it is held back until it joins. When the socket is full only the unsent tails
+//! stay, and a small tail of a big buffer moves to a small one.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use smallvec::SmallVec;
+use system::driver::defer;
+
+use crate::buffer::{Block, Chunk};
+use crate::stream::{Push, Stream};
+
+/// Pieces of memory per call.
+const GATHER: usize = 64;
+/// Bytes after which a flush lets other tasks go first.
+const SHARE: u64 = 2 << 20;
+/// Bytes of a file that are copied at a time where `sendfile(2)` does not work.
+const COPY: usize = 64 << 10;
+
+/// Bytes of a heap allocation, consumed from the front.
+pub struct Owned {
+    bytes: Box<[u8]>,
+    start: usize,
+}
+
+impl Owned {
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+impl From<Vec<u8>> for Owned {
+    fn from(bytes: Vec<u8>) -> Owned {
+        Owned { bytes: bytes.into_boxed_slice(), start: 0 }
+    }
+}
+
+/// A part of an open file.
+#[derive(Clone)]
+pub struct FileRange {
+    pub file: Rc<OwnedFd>,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// A piece of output.
+pub enum Data {
+    Memory(Chunk),
+    Static(&'static [u8]),
+    Bytes(Owned),
+    File(FileRange),
+}
+
+const _: () = assert!(size_of::<Data>() <= 32);
+
+impl Data {
+    /// How many bytes it stands for.
+    pub fn len(&self) -> u64 {
+        match self {
+            Data::File(range) => range.length,
+            memory => memory.bytes().len() as u64,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes in memory; none for a file.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Memory(chunk) => chunk,
+            Data::Static(bytes) => bytes,
+            Data::Bytes(owned) => owned.as_slice(),
+            Data::File(_) => &[],
+        }
+    }
+
+    /// Drops the first `n` bytes (all when there are fewer).
+    #[inline]
+    pub fn advance(&mut self, n: u64) {
+        let n = n.min(self.len());
+        match self {
+            Data::Memory(chunk) => chunk.advance(n as usize),
+            Data::Static(bytes) => *bytes = &bytes[n as usize..],
+            Data::Bytes(owned) => owned.start += n as usize,
+            Data::File(range) => {
+                range.offset += n;
+                range.length -= n;
+            }
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Data::File(_))
+    }
+
+    /// Moves a small rest of a big buffer into a small one, so that the big one can be lent
+    /// again. Does nothing while others share the buffer: it would not be freed.
+    fn compact(&mut self) {
+        if let Data::Memory(chunk) = self
+            && chunk.len() <= chunk.capacity() / 4
+            && chunk.capacity() > 1024
+            && chunk.is_unique()
+        {
+            *chunk = Chunk::copy_of(chunk);
+        }
+    }
+}
+
+impl From<Chunk> for Data {
+    fn from(chunk: Chunk) -> Data {
+        Data::Memory(chunk)
+    }
+}
+
+impl From<Block> for Data {
+    fn from(block: Block) -> Data {
+        Data::Memory(block.freeze())
+    }
+}
+
+impl From<&'static [u8]> for Data {
+    fn from(bytes: &'static [u8]) -> Data {
+        Data::Static(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Data {
+    fn from(bytes: Vec<u8>) -> Data {
+        Data::Bytes(bytes.into())
+    }
+}
+
+impl From<FileRange> for Data {
+    fn from(range: FileRange) -> Data {
+        Data::File(range)
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Data::Memory(_) => "Memory",
+            Data::Static(_) => "Static",
+            Data::Bytes(_) => "Bytes",
+            Data::File(_) => "File",
+        };
+        write!(out, "{kind}({})", self.len())
+    }
+}
+
+/// Output in order, not yet written. Up to two pieces live in the queue itself.
+#[derive(Default)]
+pub struct OutQueue {
+    pieces: SmallVec<[Data; 2]>,
+    length: u64,
+    sent: u64,
+    /// `sendfile(2)` refused the file at the front: it is read and written instead.
+    copying: bool,
+}
+
+impl OutQueue {
+    pub fn new() -> OutQueue {
+        OutQueue::default()
+    }
+
+    /// Adds at the end. An empty piece is dropped at once.
+    #[inline]
+    pub fn push(&mut self, data: impl Into<Data>) {
+        let data = data.into();
+        let length = data.len();
+        if length != 0 {
+            self.length += length;
+            self.pieces.push(data);
+        }
+    }
+
+    /// Adds before everything else.
+    pub fn push_front(&mut self, data: impl Into<Data>) {
+        let data = data.into();
+        let length = data.len();
+        if length != 0 {
+            self.length += length;
+            self.pieces.insert(0, data);
+        }
+    }
+
+    /// Bytes that wait.
+    #[inline]
+    pub fn len_bytes(&self) -> u64 {
+        self.length
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes written since the queue was made.
+    #[inline]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Drops all that waits.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.length = 0;
+        self.copying = false;
+    }
+
+    /// The pieces that wait, in order.
+    pub fn pieces(&self) -> &[Data] {
+        &self.pieces
+    }
+
+    /// Takes all that waits out of the queue.
+    pub fn take(&mut self) -> impl Iterator<Item = Data> + use<> {
+        self.length = 0;
+        std::mem::take(&mut self.pieces).into_iter()
+    }
+
+    /// Writes until nothing waits or the stream is full. After [`SHARE`] bytes other tasks get a
+    /// turn, and this one is woken again.
+    ///
+    /// # Errors
+    /// What `sendmsg(2)` or `sendfile(2)` answers; `UnexpectedEof` when a file is shorter than
+    /// its range. The queue keeps what was not written.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<io::Result<()>> {
+        self.poll_flush_and(cx, stream, Push::Now)
+    }
+
+    /// As [`OutQueue::poll_flush`]; `push` says whether more is going to be queued at once.
+    pub fn poll_flush_and(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        push: Push,
+    ) -> Poll<io::Result<()>> {
+        let limit = self.sent.saturating_add(SHARE);
+        while !self.is_empty() {
+            if self.sent >= limit {
+                defer(cx);
+                return Poll::Pending;
+            }
+            let Poll::Ready(written) = self.poll_step(cx, stream, push) else {
+                self.pieces.iter_mut().for_each(Data::compact);
+                return Poll::Pending;
+            };
+            let n = written? as u64;
+            self.consume(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One call to the kernel for the piece or pieces at the front.
+    #[inline]
+    fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        push: Push,
+    ) -> Poll<io::Result<usize>> {
+        match self.pieces.as_slice() {
+            [] => Poll::Ready(Ok(0)),
+            [Data::File(range), ..] => {
+                let range = range.clone();
+                self.poll_file(cx, stream, &range)
+            }
+            [one] => stream.poll_send(cx, one.bytes(), push),
+            pieces => {
+                let memory = pieces.iter().take(GATHER).take_while(|piece| !piece.is_file());
+                let slices: SmallVec<[IoSlice<'_>; 8]> =
+                    memory.map(|piece| IoSlice::new(piece.bytes())).collect();
+                let last = slices.len() == pieces.len();
+                stream.poll_send_vectored(cx, &slices, if last { push } else { Push::More })
+            }
+        }
+    }
+
+    fn poll_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        range: &FileRange,
+    ) -> Poll<io::Result<usize>> {
+        if !self.copying {
+            let length = range.length.min(SHARE) as usize;
+            match ready!(stream.poll_send_file(cx, range.file.as_fd(), range.offset, length)) {
+                Ok(0) => return Poll::Ready(Err(truncated())),
+                Err(error) if is_unsupported(&error) => self.copying = true,
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+        ready!(stream.poll_writable(cx));
+        let mut block = Block::lend(COPY);
+        let wanted = range.length.min(COPY as u64) as usize;
+        let n = rustix::io::pread(&range.file, &mut block.spare()[..wanted], range.offset)?;
+        if n == 0 {
+            return Poll::Ready(Err(truncated()));
+        }
+        let push = if n as u64 == self.length { Push::Now } else { Push::More };
+        stream.poll_send(cx, &block.spare()[..n], push)
+    }
+
+    /// Forgets the first `n` bytes, which were written.
+    #[inline]
+    fn consume(&mut self, mut n: u64) {
+        self.sent += n;
+        self.length -= n;
+        if self.length == 0 {
+            self.pieces.clear();
+            self.copying = false;
+            return;
+        }
+        let mut whole = 0;
+        for piece in &mut self.pieces {
+            let length = piece.len();
+            if n < length {
+                piece.advance(n);
+                break;
+            }
+            n -= length;
+            self.copying &= !piece.is_file();
+            whole += 1;
+        }
+        self.pieces.drain(..whole);
+    }
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
+}
+
+/// Whether `sendfile(2)` cannot read this file at all.
+fn is_unsupported(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    errno == Some(Errno::INVAL.raw_os_error()) || errno == Some(Errno::NOSYS.raw_os_error())
+}

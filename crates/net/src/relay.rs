@@ -1,0 +1,1 @@
+//! Two-way copying between connections.

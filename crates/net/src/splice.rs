@@ -1,0 +1,1 @@
+//! Moving bodies between sockets without copying them through the process.

@@ -1,0 +1,274 @@
+//! A connected stream socket, TCP or unix.
+//!
+//! Readiness is edge-triggered, so a call that could not finish must leave a mark: `EAGAIN` and a
+//! short transfer clear the direction's readiness, and the next call waits without asking the
+//! kernel. A short read keeps it when the peer has hung up, for then the end of the stream is
+//! still to be read and no event will announce it.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use system::driver::{Interest, Source};
+use system::socket::{self, SocketError};
+
+use crate::buffer::Block;
+
+/// Whether more bytes follow at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Push {
+    /// What is written goes out.
+    Now,
+    /// The kernel may hold back an incomplete segment until the next write (`MSG_MORE`).
+    More,
+}
+
+/// A connected stream socket of this thread. Closed when dropped.
+///
+/// One task may wait to read and one to write (they may be the same).
+pub struct Stream {
+    /// Before the descriptor: a source ends before its descriptor is closed.
+    source: Source,
+    fd: OwnedFd,
+}
+
+const _: () = assert!(size_of::<Stream>() == 8);
+
+impl Stream {
+    /// Watches a non-blocking socket. `established`: connected already, so that reading and
+    /// writing are tried before waiting; otherwise a connection in progress, which becomes
+    /// writable when it is decided.
+    ///
+    /// The descriptor must have no duplicate: closing it is what ends the kernel's watch.
+    ///
+    /// # Errors
+    /// As [`Source::new`].
+    pub fn new(fd: OwnedFd, established: bool) -> io::Result<Stream> {
+        let source = Source::new(fd.as_fd(), Interest::BOTH.closing())?;
+        if established {
+            source.assume_ready();
+        }
+        Ok(Stream { source, fd })
+    }
+
+    /// Ready when a read may make progress.
+    #[inline]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_readable(cx)
+    }
+
+    /// Ready when a write may make progress.
+    #[inline]
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_writable(cx)
+    }
+
+    /// Ready once the peer has closed its side or the connection broke, even while data is
+    /// unread. Takes the reader's place: see [`Source::poll_hung_up`].
+    #[inline]
+    pub fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_hung_up(cx)
+    }
+
+    /// Whether the peer is known to have closed its side or the connection to be broken.
+    #[inline]
+    pub fn hung_up(&self) -> bool {
+        self.source.hung_up()
+    }
+
+    /// Reads what is there, at most the buffer; 0 is the end of the stream.
+    #[inline]
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the stream");
+        loop {
+            ready!(self.source.poll_readable(cx));
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok((n, _)) => {
+                    if n != 0 && n < buffer.len() {
+                        self.source.note_short_read();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::AGAIN) => self.source.clear_readable(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Reads into the free part of a block; 0 is the end of the stream.
+    #[inline]
+    pub fn poll_fill(&self, cx: &mut Context<'_>, block: &mut Block) -> Poll<io::Result<usize>> {
+        let n = ready!(self.poll_read(cx, block.spare()))?;
+        block.advance(n);
+        Poll::Ready(Ok(n))
+    }
+
+    /// Waits for data without a buffer, then reads into a block lent from the worker's pool. An
+    /// empty block is the end of the stream.
+    #[inline]
+    pub fn poll_lend(&self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Block>> {
+        ready!(self.source.poll_readable(cx));
+        let mut block = Block::lend(size);
+        ready!(self.poll_fill(cx, &mut block))?;
+        Poll::Ready(Ok(block))
+    }
+
+    /// Writes what fits.
+    #[inline]
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes, Push::Now)
+    }
+
+    /// Writes what fits, saying whether more follows.
+    #[inline]
+    pub fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        push: Push,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_output(cx, Some(bytes.len()), |fd| rustix::net::send(fd, bytes, flags(push)))
+    }
+
+    /// Writes what fits of several slices, with one call.
+    #[inline]
+    pub fn poll_write_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_vectored(cx, slices, Push::Now)
+    }
+
+    /// Writes what fits of several slices, saying whether more follows.
+    #[inline]
+    pub fn poll_send_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        push: Push,
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_output(cx, Some(length), |fd| {
+            rustix::net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags(push))
+        })
+    }
+
+    /// Sends up to `length` bytes of a file from `offset`, without copying them through the
+    /// process. 0 means that the file ends at `offset`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a file that `sendfile(2)` cannot read: copy instead.
+    pub fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        // A short count may come from the file's end as well as from a full socket, so it does
+        // not clear readiness: waiting for room that is already there would be for ever.
+        self.poll_output(cx, None, |fd| {
+            let mut from = offset;
+            rustix::fs::sendfile(fd, file, Some(&mut from), length)
+        })
+    }
+
+    /// Runs `call` while the socket is writable. `wanted`: the count below which the socket must
+    /// be full; `None` when a short count says nothing.
+    #[inline(always)]
+    pub(crate) fn poll_output(
+        &self,
+        cx: &mut Context<'_>,
+        wanted: Option<usize>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.source.poll_writable(cx));
+            match call(self.fd.as_fd()) {
+                Ok(n) => {
+                    if wanted.is_some_and(|wanted| n < wanted) {
+                        self.source.clear_writable();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::AGAIN) => self.source.clear_writable(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// The driver's registration, for modules that move bytes by other calls.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Reads what is there: [`Stream::poll_read`] as a future.
+    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    /// As `send(2)`; how much was written is then unknown.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more will be written.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        socket::shutdown(self.as_fd(), socket::Direction::Write)
+    }
+
+    /// Sends small writes at once (`TCP_NODELAY`). An error on a unix socket.
+    pub fn set_nodelay(&self, on: bool) -> Result<(), SocketError> {
+        socket::set_nodelay(self.as_fd(), on)
+    }
+
+    /// Collects writes into full segments until it is turned off (`TCP_CORK`).
+    pub fn set_nopush(&self, on: bool) -> Result<(), SocketError> {
+        socket::set_cork(self.as_fd(), on)
+    }
+
+    /// Makes closing reset the connection and drop what is unsent (`SO_LINGER` 0).
+    pub fn reset_on_close(&self) -> Result<(), SocketError> {
+        socket::set_linger(self.as_fd(), Some(Duration::ZERO))
+    }
+
+    /// The pending error of the socket (`SO_ERROR`), cleared by asking.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let pending = socket::take_error(self.as_fd())?;
+        Ok(pending.map(|errno| io::Error::from_raw_os_error(errno.0)))
+    }
+
+    /// Gives the socket away, unwatched.
+    pub fn into_fd(self) -> OwnedFd {
+        self.source.into_unwatched();
+        self.fd
+    }
+}
+
+impl AsFd for Stream {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn flags(push: Push) -> SendFlags {
+    match push {
+        Push::Now => SendFlags::NOSIGNAL,
+        Push::More => SendFlags::NOSIGNAL | SendFlags::MORE,
+    }
+}

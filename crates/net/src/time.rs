@@ -1,0 +1,29 @@
+//! Waiting for a time, and limiting the time of other waits.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use system::driver::{Timer, now};
+
+/// Waits `ms` milliseconds.
+pub async fn sleep(ms: u64) {
+    let timer = Timer::new();
+    timer.set(now().saturating_add(ms));
+    poll_fn(|cx| timer.poll_expired(cx)).await;
+}
+
+/// The output of `future`, or `None` when it took longer than `ms` milliseconds; the future is
+/// dropped then. A result that is there in time wins.
+pub async fn timeout<F: Future>(ms: u64, future: F) -> Option<F::Output> {
+    let timer = Timer::new();
+    timer.set(now().saturating_add(ms));
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        timer.poll_expired(cx).map(|()| None)
+    })
+    .await
+}
