@@ -1,1 +1,9 @@
-//! Protocol codecs without I/O: bytes in, events out
+//! Protocol codecs without I/O: bytes in, events out.
+//!
+//! A codec here opens no socket, reads no clock, writes no log and is not async; it turns bytes
+//! that a peer sent into offsets and verdicts, and leaves every decision about time, memory and
+//! wording to its caller. Start reading at [`http1`].
+
+#![forbid(unsafe_code)]
+
+pub mod http1;
