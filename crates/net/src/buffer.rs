@@ -17,7 +17,8 @@ use std::rc::Rc;
 use crate::memory::Usage;
 
 /// Sizes of pooled buffers, in bytes.
-const CLASSES: [usize; 7] = [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+const CLASSES: [usize; 9] =
+    [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
 /// Bytes that the pool keeps per class.
 const RETAINED: usize = 2 << 20;
 /// A buffer is never larger: positions are 32 bits wide.

@@ -1,1 +1,171 @@
-//! Two-way copying between connections.
+//! Two-way copying between two connections, for what follows an upgrade (WebSocket, CONNECT).
+//!
+//! Each direction reads only when everything read before is written, so a slow reader slows its
+//! peer and a direction never holds more than one buffer; an idle one holds none.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use system::driver::{Timer, now};
+
+use crate::out::OutQueue;
+use crate::stream::Stream;
+
+/// One of the two ends of a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    First,
+    Second,
+}
+
+/// A transfer that failed, and whose connection it was.
+#[derive(Debug)]
+pub struct Broken {
+    pub side: Side,
+    pub error: io::Error,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(out)
+    }
+}
+
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// What the end of one direction means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// Both are over once what was read has been written (nginx's way).
+    Together,
+    /// It is passed on (`shutdown(2)`), and the other direction goes on.
+    Apart,
+}
+
+/// How to relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RelaySettings {
+    /// Bytes per read, in each direction.
+    pub buffer: usize,
+    /// The relay ends when nothing has moved in either direction for so long.
+    pub idle_ms: Option<u64>,
+    pub closing: Closing,
+}
+
+/// Why a relay is over.
+#[derive(Debug)]
+pub enum End {
+    /// As the settings say, in good order.
+    Closed,
+    /// Nothing moved for `idle_ms`.
+    Idle,
+    /// A connection broke.
+    Broken(Broken),
+}
+
+/// The outcome of a relay.
+#[derive(Debug)]
+pub struct Relayed {
+    /// Bytes written to the second connection.
+    pub to_second: u64,
+    /// Bytes written to the first connection.
+    pub to_first: u64,
+    pub end: End,
+}
+
+/// One direction: from `side`'s connection to the other.
+struct Direction {
+    side: Side,
+    queue: OutQueue,
+    read: u64,
+    over: bool,
+}
+
+impl Direction {
+    /// Moves until one of the two would block; ready at the end of the source's stream.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        to: &Stream,
+        settings: &RelaySettings,
+    ) -> Poll<Result<(), Broken>> {
+        let (reading, writing) = match self.side {
+            Side::First => (Side::First, Side::Second),
+            Side::Second => (Side::Second, Side::First),
+        };
+        let broken = |side| move |error| Broken { side, error };
+        while !self.over {
+            ready!(self.queue.poll_flush(cx, to)).map_err(broken(writing))?;
+            let block = ready!(from.poll_lend(cx, settings.buffer)).map_err(broken(reading))?;
+            if block.is_empty() {
+                self.over = true;
+                if settings.closing == Closing::Apart {
+                    // A peer that is gone already has nothing to be told.
+                    let _ = to.shutdown_write();
+                }
+            }
+            self.read += block.len() as u64;
+            self.queue.push(block);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn moved(&self) -> u64 {
+        self.read + self.queue.sent()
+    }
+}
+
+/// Copies both ways until the settings say that it is over.
+///
+/// `to_second` and `to_first` hold what was read ahead and must be written first. `progress` is
+/// called after every step that moved something, with the bytes written so far to the second and
+/// to the first connection: for accounting, and for limits that the caller keeps.
+pub async fn relay(
+    first: &Stream,
+    second: &Stream,
+    to_second: OutQueue,
+    to_first: OutQueue,
+    settings: &RelaySettings,
+    mut progress: impl FnMut(u64, u64),
+) -> Relayed {
+    let ahead = (to_second.sent(), to_first.sent());
+    let mut there = Direction { side: Side::First, queue: to_second, read: 0, over: false };
+    let mut back = Direction { side: Side::Second, queue: to_first, read: 0, over: false };
+    let timer = Timer::new();
+    let rearm = |timer: &Timer| {
+        if let Some(ms) = settings.idle_ms {
+            timer.set(now().saturating_add(ms));
+        }
+    };
+    rearm(&timer);
+    let end = poll_fn(|cx| {
+        let before = there.moved() + back.moved();
+        let outcomes =
+            [there.poll(cx, first, second, settings), back.poll(cx, second, first, settings)];
+        if there.moved() + back.moved() != before {
+            rearm(&timer);
+            progress(there.queue.sent() - ahead.0, back.queue.sent() - ahead.1);
+        }
+        let mut over = 0;
+        for outcome in outcomes {
+            match outcome {
+                Poll::Ready(Err(broken)) => return Poll::Ready(End::Broken(broken)),
+                Poll::Ready(Ok(())) => over += 1,
+                Poll::Pending => {}
+            }
+        }
+        if over == 2 || (over == 1 && settings.closing == Closing::Together) {
+            return Poll::Ready(End::Closed);
+        }
+        timer.poll_expired(cx).map(|()| End::Idle)
+    })
+    .await;
+    Relayed { to_second: there.queue.sent() - ahead.0, to_first: back.queue.sent() - ahead.1, end }
+}

@@ -1,1 +1,238 @@
 //! Moving bodies between sockets without copying them through the process.
+//!
+//! `splice(2)` moves pages from a socket to a pipe and from there to another socket. Pipes are
+//! scarce (a user without privileges gets few large ones), so one is borrowed only while bytes
+//! are in it, and where none can be had, or the sockets do not support it, bytes are copied.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use crate::buffer::Block;
+use crate::out::OutQueue;
+use crate::relay::{Broken, Side};
+use crate::stream::Stream;
+
+/// Bytes that a pipe holds.
+const CAPACITY: usize = 256 << 10;
+/// A fill of at least so much suggests that more follows at once.
+const PLENTY: usize = 64 << 10;
+/// Empty pipes kept for the next borrower.
+const KEPT: usize = 8;
+/// Shorter bodies are copied: two calls for a pipe cost more than a copy in the cache.
+const WORTHWHILE: u64 = 128 << 10;
+
+struct Pipe {
+    output: OwnedFd,
+    input: OwnedFd,
+}
+
+thread_local! {
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+fn borrow_pipe() -> rustix::io::Result<Pipe> {
+    if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
+        return Ok(pipe);
+    }
+    let (output, input) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+    fcntl_setpipe_size(&input, CAPACITY)?;
+    Ok(Pipe { output, input })
+}
+
+fn return_pipe(pipe: Pipe) {
+    // At the end of a thread the pool may be gone: then the pipe is simply closed.
+    let _ = PIPES.try_with(|pipes| {
+        let mut pipes = pipes.borrow_mut();
+        if pipes.len() < KEPT {
+            pipes.push(pipe);
+        }
+    });
+}
+
+/// A pipe's worth of a body on its way: filled from one socket, drained to another.
+#[derive(Default)]
+pub struct Splicer {
+    pipe: Option<Pipe>,
+    held: usize,
+    /// The last fill was large.
+    plenty: bool,
+}
+
+/// What a fill found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Filled {
+    /// So many bytes are in the pipe now.
+    Bytes(usize),
+    /// The source's stream has ended.
+    End,
+    /// No pipe, or not between these descriptors: copy instead.
+    Unsupported,
+}
+
+impl Splicer {
+    pub fn new() -> Splicer {
+        Splicer::default()
+    }
+
+    /// Bytes in the pipe.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes up to `limit` bytes from a socket into an empty pipe.
+    ///
+    /// # Errors
+    /// The source's, as `splice(2)` reports it.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        limit: u64,
+    ) -> Poll<io::Result<Filled>> {
+        debug_assert_eq!(self.held, 0, "an unfinished pipe is drained first");
+        let limit = limit.min(CAPACITY as u64) as usize;
+        loop {
+            ready!(from.poll_readable(cx));
+            let Ok(pipe) = self.pipe.take().map_or_else(borrow_pipe, Ok) else {
+                return Poll::Ready(Ok(Filled::Unsupported));
+            };
+            match splice(from, None, &pipe.input, None, limit, SpliceFlags::NONBLOCK) {
+                Ok(0) => {
+                    return_pipe(pipe);
+                    return Poll::Ready(Ok(Filled::End));
+                }
+                Ok(n) => {
+                    self.pipe = Some(pipe);
+                    self.held = n;
+                    self.plenty = n >= PLENTY;
+                    return Poll::Ready(Ok(Filled::Bytes(n)));
+                }
+                Err(Errno::AGAIN) => {
+                    return_pipe(pipe);
+                    from.source().clear_readable();
+                }
+                Err(Errno::INTR) => return_pipe(pipe),
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    return_pipe(pipe);
+                    return Poll::Ready(Ok(Filled::Unsupported));
+                }
+                Err(error) => {
+                    return_pipe(pipe);
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
+        }
+    }
+
+    /// Writes what the pipe holds; ready when it is empty. `rest`: bytes that are to follow.
+    ///
+    /// # Errors
+    /// The destination's; the bytes that remain are lost with the pipe.
+    pub fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &Stream,
+        rest: u64,
+    ) -> Poll<io::Result<()>> {
+        while self.held > 0 {
+            let Some(pipe) = &self.pipe else {
+                break;
+            };
+            let more =
+                if rest > 0 && self.plenty { SpliceFlags::MORE } else { SpliceFlags::empty() };
+            let (held, flags) = (self.held, SpliceFlags::NONBLOCK | more);
+            let written =
+                ready!(to.poll_output(cx, None, |to| {
+                    splice(&pipe.output, None, to, None, held, flags)
+                }));
+            match written {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => self.held -= n,
+                Err(error) => {
+                    self.pipe = None;
+                    self.held = 0;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        if let Some(pipe) = self.pipe.take() {
+            return_pipe(pipe);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the bytes out of the pipe into memory, when the destination turns out to be slow.
+    ///
+    /// # Errors
+    /// As `read(2)` of the pipe.
+    pub fn reclaim(&mut self, into: &mut OutQueue) -> io::Result<()> {
+        let Some(pipe) = self.pipe.take() else {
+            return Ok(());
+        };
+        while self.held > 0 {
+            let mut block = Block::lend(self.held.min(64 << 10));
+            let n = rustix::io::read(&pipe.output, block.spare())?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            block.advance(n);
+            self.held = self.held.saturating_sub(n);
+            into.push(block);
+        }
+        return_pipe(pipe);
+        Ok(())
+    }
+}
+
+/// Moves `length` bytes from one connection to another, spliced where that is worthwhile and
+/// possible. Returns how many were written: fewer only when the first one's stream ended.
+///
+/// # Errors
+/// Names the side that broke: [`Side::First`] is `from`.
+pub async fn splice_pump(from: &Stream, to: &Stream, length: u64) -> Result<u64, Broken> {
+    let mut rest = length;
+    let mut splicer = Splicer::new();
+    if length >= WORTHWHILE {
+        while rest > 0 {
+            let filled = poll_fn(|cx| splicer.poll_fill(cx, from, rest));
+            match filled.await.map_err(first)? {
+                Filled::End => return Ok(length - rest),
+                Filled::Unsupported => break,
+                Filled::Bytes(n) => rest -= n as u64,
+            }
+            poll_fn(|cx| splicer.poll_drain(cx, to, rest)).await.map_err(second)?;
+        }
+    }
+    Ok(length - rest + copy_pump(from, to, rest).await?)
+}
+
+/// Moves `length` bytes by copying them through a lent buffer; otherwise as [`splice_pump`].
+pub async fn copy_pump(from: &Stream, to: &Stream, length: u64) -> Result<u64, Broken> {
+    let mut rest = length;
+    let mut queue = OutQueue::new();
+    while rest > 0 {
+        let size = rest.min(CAPACITY as u64) as usize;
+        let block = poll_fn(|cx| from.poll_lend_limited(cx, size, size)).await.map_err(first)?;
+        if block.is_empty() {
+            break;
+        }
+        rest -= block.len() as u64;
+        queue.push(block);
+        poll_fn(|cx| queue.poll_flush(cx, to)).await.map_err(second)?;
+    }
+    Ok(length - rest)
+}
+
+fn first(error: io::Error) -> Broken {
+    Broken { side: Side::First, error }
+}
+
+fn second(error: io::Error) -> Broken {
+    Broken { side: Side::Second, error }
+}

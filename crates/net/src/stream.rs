@@ -83,19 +83,10 @@ impl Stream {
     /// Reads what is there, at most the buffer; 0 is the end of the stream.
     #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the stream");
         loop {
             ready!(self.source.poll_readable(cx));
-            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
-                Ok((n, _)) => {
-                    if n != 0 && n < buffer.len() {
-                        self.source.note_short_read();
-                    }
-                    return Poll::Ready(Ok(n));
-                }
-                Err(Errno::AGAIN) => self.source.clear_readable(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+            if let Some(outcome) = self.receive(buffer) {
+                return Poll::Ready(outcome);
             }
         }
     }
@@ -112,10 +103,47 @@ impl Stream {
     /// empty block is the end of the stream.
     #[inline]
     pub fn poll_lend(&self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Block>> {
-        ready!(self.source.poll_readable(cx));
-        let mut block = Block::lend(size);
-        ready!(self.poll_fill(cx, &mut block))?;
-        Poll::Ready(Ok(block))
+        self.poll_lend_limited(cx, size, usize::MAX)
+    }
+
+    /// As [`Stream::poll_lend`], reading at most `limit` bytes although the block may hold more.
+    #[inline]
+    pub fn poll_lend_limited(
+        &self,
+        cx: &mut Context<'_>,
+        size: usize,
+        limit: usize,
+    ) -> Poll<io::Result<Block>> {
+        loop {
+            ready!(self.source.poll_readable(cx));
+            let mut block = Block::lend(size);
+            let spare = block.spare();
+            let limit = limit.min(spare.len());
+            if let Some(outcome) = self.receive(&mut spare[..limit]) {
+                block.advance(outcome?);
+                return Poll::Ready(Ok(block));
+            }
+        }
+    }
+
+    /// One receive. `None`: nothing there, wait again.
+    #[inline(always)]
+    fn receive(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the stream");
+        match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+            Ok((n, _)) => {
+                if n != 0 && n < buffer.len() {
+                    self.source.note_short_read();
+                }
+                Some(Ok(n))
+            }
+            Err(Errno::AGAIN) => {
+                self.source.clear_readable();
+                None
+            }
+            Err(Errno::INTR) => None,
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
     /// Writes what fits.
