@@ -65,7 +65,8 @@ fn answers_bend_as_told() {
     check(
         || Answer::text("abc").chunked().header("A", "b"),
         &format!(
-            "{head}Transfer-Encoding: chunked\r\nConnection: close\r\nA: b\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            "{head}Transfer-Encoding: chunked\r\nConnection: close\r\nA: b\r\n\r\n\
+             3\r\nabc\r\n0\r\n\r\n"
         ),
     );
     check(

@@ -1,4 +1,6 @@
 //! The server's harness against a real nginx: what it waits for is what such a program does.
+//!
+//! Needs: nginx.
 
 use testkit::{Answer, Backend, Client, Config, Server, Signal, kill};
 

@@ -1,0 +1,103 @@
+//! The real programs that some tests need: which, and how they come onto this machine.
+//!
+//! A test file `tests/peers_*.rs` names its programs in a line `//! Needs: nginx, curl.`; only
+//! those are asked for. What is missing is installed with apt-get when this user may do that.
+
+use crate::workspace::{File, files};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Packages of Debian whose name is not that of their program.
+const PACKAGES: &[(&str, &str)] =
+    &[("h2load", "nghttp2-client"), ("dig", "bind9-dnsutils"), ("nc", "netcat-openbsd")];
+
+/// Installs what is missing; true when every program is there at the end, and tells which is not.
+pub(crate) fn provide() -> Result<bool, String> {
+    let needed = needed(&files()?);
+    let missing: Vec<&str> =
+        needed.keys().map(String::as_str).filter(|program| !is_installed(program)).collect();
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    println!("test: installing {}", missing.join(", "));
+    install(&missing);
+    let mut complete = true;
+    for program in missing.into_iter().filter(|program| !is_installed(program)) {
+        complete = false;
+        eprintln!("test: could not install {program}, which {} needs", needed[program].join(", "));
+    }
+    Ok(complete)
+}
+
+/// Each program with the test files that need it.
+fn needed(files: &[File]) -> BTreeMap<String, Vec<String>> {
+    let mut needed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let peers = files.iter().filter(|file| file.path.contains("/tests/peers_"));
+    for file in peers {
+        let lines = file.text.lines().filter_map(|line| line.strip_prefix("//! Needs: "));
+        for program in lines.flat_map(|line| line.trim_end_matches('.').split(", ")) {
+            needed.entry(program.to_string()).or_default().push(file.path.clone());
+        }
+    }
+    needed
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    // Servers live in directories that an ordinary user's PATH leaves out.
+    let mut directories = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
+    directories.any(|directory| Path::new(directory).join(program).is_file())
+}
+
+/// Tries to install `programs`; what came of it is seen afterwards.
+fn install(programs: &[&str]) {
+    let package = |program: &&str| {
+        let known = PACKAGES.iter().find(|(name, _)| name == program);
+        known.map_or(program.to_string(), |(_, package)| package.to_string())
+    };
+    let packages: Vec<String> = programs.iter().map(package).collect();
+    apt_get(&["update", "-q"]);
+    let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
+    arguments.extend(packages.iter().map(String::as_str));
+    apt_get(&arguments);
+}
+
+fn apt_get(arguments: &[&str]) {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt;
+        own.uid() == 0
+    });
+    let mut command = if root {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND,RUNLEVEL", "apt-get"]);
+        sudo
+    };
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    // In runlevel 1 the packages' scripts start no servers.
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    match command.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => eprintln!("test: apt-get {} failed: {status}", arguments[0]),
+        Err(error) => eprintln!("test: apt-get cannot be run: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_files_name_what_they_need() {
+        let file = |path: &str, text: &str| File { path: path.to_string(), text: text.to_string() };
+        let found = needed(&[
+            file("crates/a/tests/peers_x.rs", "//! X.\n//!\n//! Needs: nginx, curl.\n"),
+            file("crates/a/tests/peers_y.rs", "//! Needs: curl.\n"),
+            file("crates/a/tests/z.rs", "//! Needs: gcc.\n"),
+        ]);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["curl", "nginx"]);
+        assert_eq!(found["curl"].len(), 2);
+    }
+}
