@@ -15,7 +15,7 @@
 //! input is cut; the only byte seen twice is a CR at the very end of the input.
 
 use super::fault::{BadRequestKind, FieldFault, UNIQUE};
-use super::scan::{NAME, NameByte, is_ows, line_break};
+use super::scan::{NAME, NameByte, is_ows, line_break, plain_run};
 use super::{Field, Known, Slice};
 
 /// What a scanner lets pass.
@@ -106,6 +106,7 @@ impl FieldScanner {
         loop {
             if self.stage == Stage::Name {
                 if self.pos == self.line {
+                    self.whole_lines(buf, rules, fields)?;
                     match self.section_end(buf)? {
                         Some(LineEnd::At { next }) => return Ok(Some(next)),
                         Some(LineEnd::Open) => return Ok(None),
@@ -135,6 +136,40 @@ impl FieldScanner {
             self.pos = end as u32;
             let LineEnd::At { next } = self.line_end(buf, end)? else { return Ok(None) };
             self.deliver(buf, end, next, rules, fields)?;
+        }
+    }
+
+    /// The hot path: lines that are complete, with a plain name. Stops in front of the first one
+    /// that is not, whatever the reason, and leaves it to the stages; so each line is tried here
+    /// once at most per call, and only before a byte of it was looked at.
+    #[inline]
+    fn whole_lines(
+        &mut self,
+        buf: &[u8],
+        rules: &Rules,
+        fields: &mut Vec<Field>,
+    ) -> Result<(), FieldFault> {
+        loop {
+            let line = self.line as usize;
+            let colon = plain_run(buf, line);
+            if colon == line || buf.get(colon) != Some(&b':') {
+                return Ok(());
+            }
+            let mut value = colon + 1;
+            while buf.get(value).is_some_and(|&byte| is_ows(byte)) {
+                value += 1;
+            }
+            let end = line_break(buf, value);
+            let next = match (buf.get(end), buf.get(end + 1)) {
+                (Some(b'\r'), Some(b'\n')) => end + 2,
+                (Some(b'\n'), _) => end + 1,
+                _ => return Ok(()),
+            };
+            let known = Known::of_plain(buf, line, colon);
+            let name = Slice::between(line, colon);
+            self.push(name, known, trimmed(buf, value, end), rules, fields)?;
+            self.line = next as u32;
+            self.pos = next as u32;
         }
     }
 
@@ -252,31 +287,40 @@ impl FieldScanner {
         if self.odd && rules.drop_invalid || self.stray {
             self.drop_line(end);
         } else {
-            let mut end = end;
-            while end > self.value as usize && is_ows(buf[end - 1]) {
-                end -= 1;
-            }
-            if self.count >= rules.max {
-                return Err(self.fault(BadRequestKind::TooManyFields, self.line as usize));
-            }
             let name = Slice { at: self.line, len: self.name_end - self.line };
-            let known = Known::of(name.of(buf));
-            let value = Slice { at: self.value, len: end as u32 - self.value };
-            fields.push(Field { name, value, known });
-            self.count += 1;
-            if self.seen & known.bit() & UNIQUE != 0 && rules.peer == Peer::Client {
-                let kind = match known {
-                    Known::Host => BadRequestKind::DuplicateHost,
-                    _ => BadRequestKind::DuplicateField,
-                };
-                return Err(self.fault(kind, self.value as usize));
-            }
-            self.seen |= known.bit();
+            let value = trimmed(buf, self.value as usize, end);
+            self.push(name, Known::of(name.of(buf)), value, rules, fields)?;
             self.odd = false;
         }
         self.line = next as u32;
         self.pos = next as u32;
         self.stage = Stage::Name;
+        Ok(())
+    }
+
+    /// Delivers a field, unless it is one too many.
+    #[inline]
+    fn push(
+        &mut self,
+        name: Slice,
+        known: Known,
+        value: Slice,
+        rules: &Rules,
+        fields: &mut Vec<Field>,
+    ) -> Result<(), FieldFault> {
+        if self.count >= rules.max {
+            return Err(self.fault(BadRequestKind::TooManyFields, name.at as usize));
+        }
+        fields.push(Field { name, value, known });
+        self.count += 1;
+        if self.seen & known.bit() & UNIQUE != 0 && rules.peer == Peer::Client {
+            let kind = match known {
+                Known::Host => BadRequestKind::DuplicateHost,
+                _ => BadRequestKind::DuplicateField,
+            };
+            return Err(self.fault(kind, value.at as usize));
+        }
+        self.seen |= known.bit();
         Ok(())
     }
 
@@ -296,4 +340,14 @@ impl FieldScanner {
     fn fault(&self, kind: BadRequestKind, at: usize) -> FieldFault {
         FieldFault { kind, at, line: self.line as usize }
     }
+}
+
+/// The value `buf[at..end]` without the whitespace at its end.
+#[inline]
+fn trimmed(buf: &[u8], at: usize, end: usize) -> Slice {
+    let mut end = end;
+    while end > at && buf.get(end - 1).is_some_and(|&byte| is_ows(byte)) {
+        end -= 1;
+    }
+    Slice::between(at, end)
 }

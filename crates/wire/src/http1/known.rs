@@ -4,6 +4,8 @@
 //! comparison. The table is built by the compiler, which also refuses to build it when two names
 //! fall on one place: then choose other multipliers in `place`.
 
+use super::scan::word;
+
 macro_rules! known_names {
     ($($variant:ident = $name:literal,)*) => {
         /// A field name with a meaning to a server or a proxy, in either direction.
@@ -131,6 +133,37 @@ static PLACES: [u8; 256] = {
     places
 };
 
+/// Longest known name, in words of eight bytes.
+const WORDS: usize = 4;
+
+/// The names in lower case, cut into little-endian words and padded with NULs.
+static FOLDED: [[u64; WORDS]; NAMES.len()] = {
+    let mut folded = [[0u64; WORDS]; NAMES.len()];
+    let mut number = 1;
+    while number < NAMES.len() {
+        let name = NAMES[number].as_bytes();
+        assert!(name.len() <= WORDS * 8, "a longer name: raise WORDS");
+        let mut at = 0;
+        while at < name.len() {
+            folded[number][at / 8] |= ((name[at] | 0x20) as u64) << (at % 8 * 8);
+            at += 1;
+        }
+        number += 1;
+    }
+    folded
+};
+
+/// The length of each name; 0 for the one that is none.
+static LENGTHS: [u8; NAMES.len()] = {
+    let mut lengths = [0u8; NAMES.len()];
+    let mut number = 1;
+    while number < NAMES.len() {
+        lengths[number] = NAMES[number].len() as u8;
+        number += 1;
+    }
+    lengths
+};
+
 impl Known {
     /// How many numbers there are, [`Known::Other`] included; all are below 128.
     pub const COUNT: usize = NAMES.len();
@@ -146,6 +179,33 @@ impl Known {
         } else {
             Known::Other
         }
+    }
+
+    /// Recognises the name `buf[at..end]`, which is known to hold letters, digits and hyphens
+    /// only: then folding is setting a bit, eight bytes at a time.
+    #[inline]
+    pub(super) fn of_plain(buf: &[u8], at: usize, end: usize) -> Known {
+        const FOLD: u64 = 0x2020_2020_2020_2020;
+        let name = buf.get(at..end).unwrap_or(&[]);
+        let ([first, ..], [.., last]) = (name, name) else { return Known::Other };
+        let len = name.len();
+        let number = PLACES[place(len, *first, name[len / 2], *last)] as usize;
+        if LENGTHS[number] as usize != len {
+            return Known::Other;
+        }
+        for (index, &expected) in FOLDED[number].iter().enumerate() {
+            let left = len.saturating_sub(index * 8);
+            if left == 0 {
+                break;
+            }
+            // Bytes behind the name may be read along, and are masked away.
+            let Some(word) = word(buf, at + index * 8) else { return Known::of(name) };
+            let mask = if left < 8 { (1u64 << (left * 8)) - 1 } else { u64::MAX };
+            if (word | FOLD) & mask != expected {
+                return Known::Other;
+            }
+        }
+        ALL[number]
     }
 
     /// The canonical spelling; empty for [`Known::Other`].
@@ -175,6 +235,13 @@ mod tests {
             assert_eq!(Known::of(name.as_bytes()), known);
             assert_eq!(Known::of(name.to_ascii_uppercase().as_bytes()), known);
             assert_eq!(Known::of(name.to_ascii_lowercase().as_bytes()), known);
+            for spelling in [name.to_ascii_uppercase(), name.to_ascii_lowercase()] {
+                // Alone, where words run out, and with a line's rest behind it.
+                for rest in ["", ": x", ": a longer value"] {
+                    let line = format!("{spelling}{rest}");
+                    assert_eq!(Known::of_plain(line.as_bytes(), 0, name.len()), known, "{line}");
+                }
+            }
         }
     }
 
@@ -186,6 +253,8 @@ mod tests {
                 let mut near = name.to_vec();
                 near[place] ^= 0x01;
                 assert_eq!(Known::of(&near), Known::Other, "{near:?}");
+                near.extend_from_slice(b": value of a field");
+                assert_eq!(Known::of_plain(&near, 0, name.len()), Known::Other, "{near:?}");
                 // The folding bit must not turn a control into a hyphen or a digit.
                 let mut control = name.to_vec();
                 control[place] &= 0x1f;

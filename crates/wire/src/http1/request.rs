@@ -15,7 +15,7 @@
 
 use super::fault::{BadRequest, BadRequestKind, HEAD_LIMIT, NOWHERE};
 use super::fields::{FieldScanner, Peer, Rules};
-use super::scan::TARGET;
+use super::scan::target_run;
 use super::{Field, Method, Slice, Version};
 
 /// What a server lets pass in a request head: nginx's directives of the same names.
@@ -281,16 +281,10 @@ impl RequestParser {
     /// TARGET: the rest of the path and the query, up to a space or the line's end.
     #[inline]
     fn target(&mut self, buf: &[u8]) -> Result<bool, BadRequest> {
-        let mut pos = self.pos as usize;
-        let byte = loop {
-            match buf.get(pos) {
-                Some(&byte) if TARGET[byte as usize] => pos += 1,
-                Some(&byte) => break byte,
-                None => {
-                    self.pos = pos as u32;
-                    return Ok(false);
-                }
-            }
+        let pos = target_run(buf, self.pos as usize);
+        let Some(&byte) = buf.get(pos) else {
+            self.pos = pos as u32;
+            return Ok(false);
         };
         if !matches!(byte, b' ' | b'\r' | b'\n') {
             return Err(self.fault(BadRequestKind::InvalidRequestLine, pos));

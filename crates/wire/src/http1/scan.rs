@@ -31,33 +31,73 @@ pub(super) static NAME: [NameByte; 256] = {
     table
 };
 
-/// True for the bytes that may stand inside a request target: all but controls, space and DEL.
-pub(super) static TARGET: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut byte = 0usize;
-    while byte <= 0x20 {
-        table[byte] = false;
-        byte += 1;
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The eight bytes at `at` as a little-endian number; `None` when fewer are left.
+#[inline]
+pub(super) fn word(buf: &[u8], at: usize) -> Option<u64> {
+    buf.get(at..).and_then(|rest| rest.first_chunk::<8>()).map(|bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Index of the first byte at or after `from` that is not plain in a name, or `buf.len()`.
+#[inline]
+pub(super) fn plain_run(buf: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(word) = word(buf, at) {
+        // With the high bits away, adding up to 0x7f to each byte carries into no other; the sums
+        // below have their high bits set exactly where the comparison in their names holds.
+        let low = word & !HIGH;
+        let folded = low | LOW * 0x20;
+        let from_a = folded + LOW * (0x80 - b'a' as u64);
+        let beyond_z = folded + LOW * (0x7f - b'z' as u64);
+        let from_0 = low + LOW * (0x80 - b'0' as u64);
+        let beyond_9 = low + LOW * (0x7f - b'9' as u64);
+        let not_hyphen = (low ^ LOW * b'-' as u64) + LOW * 0x7f;
+        let plain = (from_a & !beyond_z) | (from_0 & !beyond_9) | !not_hyphen;
+        let stops = (!plain | word) & HIGH;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
     }
-    table[0x7f] = false;
-    table
-};
+    while buf.get(at).is_some_and(|&byte| NAME[byte as usize] == NameByte::Plain) {
+        at += 1;
+    }
+    at
+}
+
+/// Index of the first byte at or after `from` that cannot stand inside a request target (a control,
+/// a space or DEL), or `buf.len()`.
+#[inline]
+pub(super) fn target_run(buf: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(word) = word(buf, at) {
+        // Borrows travel upwards only, so the lowest hit is a true one.
+        let del = word ^ (LOW * 0x7f);
+        let small = word.wrapping_sub(LOW * 0x21) & !word;
+        let stops = (small | del.wrapping_sub(LOW) & !del) & HIGH;
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while buf.get(at).is_some_and(|&byte| byte > b' ' && byte != 0x7f) {
+        at += 1;
+    }
+    at
+}
 
 /// Index of the first NUL, CR or LF at or after `from`, or `buf.len()`.
 ///
-/// Eight bytes at a time; most values end within 64 bytes, where a call into `memchr` costs more
+/// Eight bytes at a time; most values end within 32 bytes, where a call into `memchr` costs more
 /// than it saves. Longer ones (cookies) are handed to its vector code.
 #[inline]
 pub(super) fn line_break(buf: &[u8], from: usize) -> usize {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut at = from;
-    let patience = from + 64;
+    let patience = from + 32;
     while at < patience {
-        let Some(word) = buf.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            return tail(buf, at);
-        };
-        let word = u64::from_le_bytes(*word);
+        let Some(word) = word(buf, at) else { return tail(buf, at) };
         // A high bit survives for each byte below 14; the lowest one is exact, since a borrow
         // only travels upwards.
         let hits = word.wrapping_sub(LOW * 14) & !word & HIGH;
@@ -103,6 +143,33 @@ mod tests {
             }
         }
         assert_eq!(line_break(b"abc", 3), 3);
+    }
+
+    #[test]
+    fn plain_run_agrees_with_the_table() {
+        for byte in 0..=255u8 {
+            for place in 0..17 {
+                let mut buf = *b"Content-Length-09";
+                buf[place] = byte;
+                let stop = buf.iter().position(|&b| NAME[b as usize] != NameByte::Plain);
+                assert_eq!(plain_run(&buf, 0), stop.unwrap_or(buf.len()), "{byte} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn target_run_agrees_with_a_plain_search() {
+        for byte in 0..=255u8 {
+            for next in [b'a', b' ', 0x21, 0x7f, 0x80, 0] {
+                for place in 0..16 {
+                    let mut buf = *b"/path?query=rest/";
+                    buf[place] = byte;
+                    buf[place + 1] = next;
+                    let stop = buf.iter().position(|&b| b <= b' ' || b == 0x7f);
+                    assert_eq!(target_run(&buf, 0), stop.unwrap_or(buf.len()), "{byte} {place}");
+                }
+            }
+        }
     }
 
     #[test]
