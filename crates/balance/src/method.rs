@@ -21,6 +21,12 @@ pub struct Method {
     pub(crate) rebuild: fn(&mut State<'_>, usize),
 }
 
+impl std::fmt::Debug for Method {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name)
+    }
+}
+
 /// All algorithms; a group's state names one by its index here.
 pub static METHODS: &[&Method] = &[&round_robin::METHOD, &least_conn::METHOD];
 

@@ -41,6 +41,20 @@ impl Tried {
         self.iter().any(|tried| tried == peer)
     }
 
+    /// Lets `peer` be picked once more: the last attempt did not reach it.
+    pub fn forget(&mut self, peer: PeerIndex) {
+        if let Some(at) = self.spilled.iter().rposition(|&tried| tried == peer) {
+            self.spilled.remove(at);
+        } else if let Some(at) = self.inline[..self.len as usize].iter().position(|&t| t == peer) {
+            let next = (!self.spilled.is_empty()).then(|| self.spilled.remove(0));
+            self.inline.copy_within(at + 1.., at);
+            match next {
+                Some(next) => self.inline[INLINE - 1] = next,
+                None => self.len -= 1,
+            }
+        }
+    }
+
     pub(crate) fn push(&mut self, peer: PeerIndex) {
         if (self.len as usize) < INLINE {
             self.inline[self.len as usize] = peer;
@@ -75,6 +89,21 @@ mod tests {
         assert_eq!(tried.iter().collect::<Vec<_>>(), wanted);
         assert_eq!(tried.len(), 20);
         assert!(tried.contains(57) && !tried.contains(58));
+    }
+
+    #[test]
+    fn forgets_one() {
+        for (count, gone) in [(1, 0), (5, 2), (7, 6), (9, 0), (9, 8), (9, 7)] {
+            let mut tried = Tried::new();
+            (0..count).for_each(|peer| tried.push(peer));
+            tried.forget(gone);
+            let wanted: Vec<_> = (0..count).filter(|&peer| peer != gone).collect();
+            assert_eq!(tried.iter().collect::<Vec<_>>(), wanted, "{gone} of {count}");
+            tried.forget(gone);
+            assert_eq!(tried.len(), wanted.len());
+            tried.push(77);
+            assert_eq!(tried.iter().last(), Some(77));
+        }
     }
 
     #[test]

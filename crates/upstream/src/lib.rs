@@ -1,1 +1,28 @@
-//! A live group of peers: choose, connect, keep alive, retry
+//! A live group of peers: choose, connect, keep alive, retry.
+//!
+//! [`Groups::compile`] turns `upstream` blocks into [`Group`]s, [`Groups::locate`] finds the one
+//! that a URL means, or makes one. For each request [`Group::begin`] gives [`Attempts`]: pick a
+//! peer, connect to it (or take a connection that is kept), report how it went, and pick again.
+//! [`Lease::keep`] gives a connection back.
+//!
+//! Which peer is next is decided in crate `balance`; what travels over a connection, when to try
+//! again and what to log is the business of whoever asks. The state of a group is this worker's
+//! own.
+//!
+//! Read next: `attempts.rs`, `group.rs`, `compile.rs`.
+
+#![forbid(unsafe_code)]
+
+mod attempts;
+mod compile;
+pub mod directives;
+mod group;
+mod pool;
+pub mod target;
+
+pub use attempts::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome};
+pub use balance::{PeerIndex, PeerOptions, Verdict};
+pub use compile::Groups;
+pub use directives::DIRECTIVES;
+pub use group::{Group, Keepalive, Member, Peer, Settings};
+pub use target::{Host, Names, SystemNames, Target};

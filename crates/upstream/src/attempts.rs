@@ -1,0 +1,288 @@
+//! One request's way to a peer: pick, connect, report, and again.
+//!
+//! ```text
+//!           pick              connect            done(Ok)
+//!   begin --------> a peer -----------> a lease -----------> over
+//!     ^                |                   |
+//!     `----------------+-- done(Failed) ---'   while tries_left() > 0
+//! ```
+//!
+//! The order is nginx's: each pick is followed by one `done`, and dropping the attempts reports
+//! what is open. The caller decides what counts as a failure and whether to go on.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use balance::{PeerIndex, Tried, Verdict};
+use net::{ConnectOptions, Stream};
+use rustix::io::Errno as sys;
+use system::errno::Errno;
+use system::socket::SocketError;
+
+use crate::group::{Group, Idle};
+
+/// The picks of one request.
+#[derive(Debug)]
+pub struct Attempts {
+    group: Rc<Group>,
+    tried: Tried,
+    current: Option<PeerIndex>,
+    tries: u32,
+    begun_ms: u64,
+    /// The last attempt found a kept connection stale: the next one makes its own.
+    fresh: bool,
+}
+
+/// Nobody is left to ask: nginx says `no live upstreams`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoPeer;
+
+/// How an attempt ended, as far as the peer is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer answered.
+    Ok,
+    /// It is the peer's fault, and counts towards `max_fails`.
+    Failed,
+    /// It ended without an answer, and not by the peer's fault: the client went away, or the
+    /// answer is one that `proxy_next_upstream` passes on without blame (403, 404).
+    NotCounted,
+    /// A kept connection turned out to be closed by the peer. Nobody is blamed, the try is given
+    /// back, the same peer may be picked again, and the next connection is a new one.
+    Stale,
+}
+
+/// What a new connection needs to know.
+#[derive(Clone, Debug, Default)]
+pub struct Connecting {
+    /// How long the peer may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Whose connection it is: with `keepalive ... local`, which is the default, a location uses
+    /// only the connections that it made. Any number that tells locations apart.
+    pub owner: usize,
+    /// Socket options and the local address. A kept connection has them already: locations that
+    /// differ in them must not share connections.
+    pub options: ConnectOptions,
+}
+
+/// Whose side a failure to connect was on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The peer, or the way to it, refused.
+    Refused,
+    /// The peer did not answer within `timeout_ms`.
+    Timeout,
+    /// We have no descriptor, memory or such a local address. Another peer would not help.
+    Ours,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectError {
+    /// Whose side it was on.
+    pub kind: ConnectFailure,
+    /// The call as nginx names it, without parentheses.
+    pub call: &'static str,
+    /// What the kernel said; `ETIMEDOUT` for our own limit.
+    pub errno: Errno,
+    /// Whether the call itself failed, rather than the connection later.
+    pub at_once: bool,
+}
+
+/// A connection that a request holds. Dropping it closes it.
+pub struct Lease {
+    idle: Idle,
+    group: Rc<Group>,
+    peer: PeerIndex,
+    reused: bool,
+}
+
+impl Attempts {
+    pub(crate) fn new(group: Rc<Group>) -> Attempts {
+        let tries = group.live().memory.state().tries();
+        let begun_ms = net::now();
+        Attempts { group, tried: Tried::new(), current: None, tries, begun_ms, fresh: false }
+    }
+
+    /// Chooses the next peer. An attempt that is still open ends as [`Outcome::NotCounted`].
+    ///
+    /// # Errors
+    /// [`NoPeer`] when every peer was tried, rests, is full or is down.
+    pub fn pick(&mut self) -> Result<PeerIndex, NoPeer> {
+        self.done(Outcome::NotCounted);
+        let now_ms = net::now();
+        let mut live = self.group.live();
+        let peer = live.memory.state().pick(now_ms / 1000, 0, 0, &mut self.tried).ok_or(NoPeer)?;
+        live.load.begin(now_ms);
+        self.current = Some(peer);
+        Ok(peer)
+    }
+
+    /// The group that is asked.
+    pub fn group(&self) -> &Rc<Group> {
+        &self.group
+    }
+
+    /// The peer of the open attempt.
+    pub fn peer(&self) -> Option<&crate::group::Peer> {
+        self.current.map(|peer| self.group.peer(peer))
+    }
+
+    /// How many further picks make sense, the open attempt included: the peers that are not
+    /// down, less the tries that ended. 0 after the only peer of a group was tried.
+    pub fn tries_left(&self) -> u32 {
+        self.tries
+    }
+
+    /// At most so many tries from now on (`proxy_next_upstream_tries`; 0 is no limit).
+    pub fn limit_tries(&mut self, most: u32) {
+        if most != 0 {
+            self.tries = self.tries.min(most);
+        }
+    }
+
+    /// When the request began, in milliseconds of the loop's clock (`proxy_next_upstream_timeout`
+    /// counts from here).
+    pub fn begun_ms(&self) -> u64 {
+        self.begun_ms
+    }
+
+    /// A kept connection to `peer`, if there is one. Never waits and never asks the kernel,
+    /// unless the loop saw something happen on the connection.
+    pub fn take_kept(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: PeerIndex,
+        owner: usize,
+    ) -> Option<Lease> {
+        if self.fresh {
+            return None;
+        }
+        let mut idle = self.group.take_idle(cx, peer, owner)?;
+        idle.requests += 1;
+        Some(Lease { idle, group: self.group.clone(), peer, reused: true })
+    }
+
+    /// A connection to `peer`: a kept one, or a new one.
+    ///
+    /// # Errors
+    /// Why no new connection could be made. The attempt stays open: say `done`.
+    pub async fn connect(
+        &mut self,
+        peer: PeerIndex,
+        how: &Connecting,
+    ) -> Result<Lease, ConnectError> {
+        let kept = poll_fn(|cx| Poll::Ready(self.take_kept(cx, peer, how.owner))).await;
+        if let Some(lease) = kept {
+            return Ok(lease);
+        }
+        self.fresh = false;
+        let address = &self.group.peer(peer).address;
+        let connected = net::timeout(how.timeout_ms, net::connect(address, &how.options)).await;
+        let stream = match connected {
+            None => return Err(ConnectError::timeout()),
+            Some(Err(error)) => return Err(ConnectError::new(error, address.is_unix())),
+            Some(Ok(stream)) => stream,
+        };
+        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner: how.owner };
+        Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
+    }
+
+    /// Ends the open attempt, if there is one. [`Verdict::Disabled`] when the failure took the
+    /// peer out, which nginx logs as `upstream server temporarily disabled`.
+    pub fn done(&mut self, outcome: Outcome) -> Verdict {
+        let Some(peer) = self.current.take() else { return Verdict::Usable };
+        let mut live = self.group.live();
+        live.load.end();
+        let mut state = live.memory.state();
+        let single = state.is_single();
+        let verdict = match outcome {
+            Outcome::Failed => state.failed(peer, net::now() / 1000),
+            Outcome::Ok | Outcome::NotCounted | Outcome::Stale => {
+                state.done(peer);
+                Verdict::Usable
+            }
+        };
+        match outcome {
+            Outcome::Stale => {
+                self.tried.forget(peer);
+                self.fresh = true;
+            }
+            _ if single => self.tries = 0,
+            _ => self.tries = self.tries.saturating_sub(1),
+        }
+        verdict
+    }
+}
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        self.done(Outcome::NotCounted);
+    }
+}
+
+impl ConnectError {
+    fn timeout() -> ConnectError {
+        ConnectError {
+            kind: ConnectFailure::Timeout,
+            call: "connect",
+            errno: sys::TIMEDOUT.into(),
+            at_once: false,
+        }
+    }
+
+    fn new(error: SocketError, unix: bool) -> ConnectError {
+        let refused = error.call == "connect";
+        ConnectError {
+            kind: if refused { ConnectFailure::Refused } else { ConnectFailure::Ours },
+            call: error.call,
+            errno: error.errno,
+            // A unix socket answers in the call. Internet addresses answer later, unless there
+            // is no way to them at all.
+            at_once: refused && (unix || is_unreachable(error.errno)),
+        }
+    }
+}
+
+/// What `connect(2)` says at once, because there is no way to the address.
+fn is_unreachable(errno: Errno) -> bool {
+    [sys::NETUNREACH, sys::NETDOWN, sys::ADDRNOTAVAIL, sys::ACCESS, sys::PERM, sys::INVAL]
+        .iter()
+        .any(|&code| Errno::from(code) == errno)
+}
+
+impl Lease {
+    /// The connection.
+    pub fn stream(&self) -> &Stream {
+        &self.idle.stream
+    }
+
+    /// Whether an earlier request used it: a failure before the first byte of the answer is
+    /// then likely to be the peer's closing it.
+    pub fn reused(&self) -> bool {
+        self.reused
+    }
+
+    /// How many requests it has served, this one included.
+    pub fn requests(&self) -> u64 {
+        self.idle.requests
+    }
+
+    /// Gives the connection back for further requests. Only for one whose answer was read to
+    /// its end and whose request was sent whole.
+    pub fn keep(self) {
+        self.group.keep_idle(self.peer, self.idle);
+    }
+
+    /// Takes the connection out of the group's hands, for upgrades.
+    pub fn into_stream(self) -> Stream {
+        self.idle.stream
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Lease").field("peer", &self.peer).field("reused", &self.reused).finish()
+    }
+}

@@ -1,0 +1,297 @@
+//! From `upstream` blocks to groups, and the groups that URLs imply.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
+
+use balance::{PeerOptions, round_robin};
+use config::{Scope, Span};
+
+use crate::directives::{
+    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, LEAST_CONN, SERVER,
+    Server,
+};
+use crate::group::{Group, Keepalive, Member, Settings};
+use crate::target::{Host, Names, Target};
+
+/// The port of a `server` line that names none.
+const DEFAULT_PORT: u16 = 80;
+
+/// All groups of a configuration, found by name.
+#[derive(Debug, Default)]
+pub struct Groups {
+    /// By name in lower case: names are compared without case, as in nginx.
+    named: HashMap<String, Rc<Group>>,
+    /// Made for URLs that name no group; by host and port.
+    implied: HashMap<(String, Option<u16>), Rc<Group>>,
+}
+
+impl Groups {
+    /// Compiles every `upstream` block of an `http` block. What is wrong goes to the scope's
+    /// sink; such a block makes no group.
+    pub fn compile(http: &Scope<'_>, names: &dyn Names) -> Groups {
+        let mut groups = Groups::default();
+        for (name, scope) in http.blocks(&BLOCK) {
+            let key = name.to_ascii_lowercase();
+            let settings = compile_block(&name, &scope, names);
+            match groups.named.entry(key) {
+                Entry::Occupied(_) => {
+                    scope.error(scope.span(), format!("duplicate upstream \"{name}\""));
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Group::new(settings));
+                }
+            }
+        }
+        groups
+    }
+
+    /// The group of an `upstream` block.
+    pub fn named(&self, name: &str) -> Option<&Rc<Group>> {
+        self.named.get(&name.to_ascii_lowercase())
+    }
+
+    /// All groups, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Group>> {
+        self.named.values().chain(self.implied.values())
+    }
+
+    /// The group that a URL means: that of its host's name, or one made of the addresses of its
+    /// host, with `default_port` where it names none. URLs with the same host and port share a
+    /// group.
+    ///
+    /// # Errors
+    /// nginx's words, without the place.
+    pub fn locate(
+        &mut self,
+        target: &Target,
+        default_port: u16,
+        names: &dyn Names,
+    ) -> Result<Rc<Group>, String> {
+        if !matches!(target.host, Host::Unix(_))
+            && let Some(group) = self.named(&target.text)
+        {
+            return match target.port {
+                None => Ok(group.clone()),
+                Some(port) => Err(format!("upstream \"{}\" may not have port {port}", target.text)),
+            };
+        }
+        let port = match target.host {
+            Host::Unix(_) => None,
+            _ => Some(target.port.unwrap_or(default_port)),
+        };
+        let key = (target.text.to_ascii_lowercase(), port);
+        if let Some(group) = self.implied.get(&key) {
+            return Ok(group.clone());
+        }
+        let addresses = target
+            .resolve(names, default_port)
+            .map_err(|error| format!("{error} in upstream \"{}\"", target.text))?;
+        let member = |address| Member {
+            server: target.text.as_str().into(),
+            address,
+            options: PeerOptions::default(),
+        };
+        let group = Group::new(Settings {
+            name: target.text.as_str().into(),
+            method: &round_robin::METHOD,
+            primaries: addresses.into_iter().map(member).collect(),
+            backups: Vec::new(),
+            keepalive: Keepalive::OFF,
+        });
+        self.implied.insert(key, group.clone());
+        Ok(group)
+    }
+}
+
+fn compile_block(name: &str, scope: &Scope<'_>, names: &dyn Names) -> Settings {
+    let servers = scope.nodes_local(&SERVER);
+    if !scope.has_local(&SERVER) {
+        scope.error(scope.close(), "no servers are inside upstream");
+    } else if !servers.is_empty() && servers.iter().all(|(server, _)| server.backup) {
+        scope.error(scope.span(), format!("no servers in upstream \"{name}\""));
+    }
+    let mut settings = Settings {
+        name: name.into(),
+        method: &round_robin::METHOD,
+        primaries: Vec::new(),
+        backups: Vec::new(),
+        keepalive: compile_keepalive(scope),
+    };
+    for (server, span) in servers {
+        let backup = server.backup;
+        let members = resolve(server, span, scope, names);
+        let tier = if backup { &mut settings.backups } else { &mut settings.primaries };
+        tier.extend(members);
+    }
+    let methods = scope.nodes_local(&LEAST_CONN);
+    for (_, span) in methods.iter().skip(1) {
+        scope.warn(*span, "load balancing method redefined");
+    }
+    if let Some((method, _)) = methods.last() {
+        settings.method = method;
+    }
+    settings
+}
+
+/// One member per address of a server.
+fn resolve(server: Server, span: Span, scope: &Scope<'_>, names: &dyn Names) -> Vec<Member> {
+    let addresses = server.target.resolve(names, DEFAULT_PORT).unwrap_or_else(|error| {
+        scope.error(span, format!("{error} in upstream \"{}\"", server.text));
+        Vec::new()
+    });
+    let member =
+        |address| Member { server: server.text.as_str().into(), address, options: server.options };
+    addresses.into_iter().map(member).collect()
+}
+
+fn compile_keepalive(scope: &Scope<'_>) -> Keepalive {
+    let kept = scope.get(&KEEPALIVE);
+    Keepalive {
+        connections: kept.connections,
+        local: kept.local,
+        requests: scope.get(&KEEPALIVE_REQUESTS),
+        time_ms: scope.get(&KEEPALIVE_TIME),
+        timeout_ms: scope.get(&KEEPALIVE_TIMEOUT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use config::{AnyDirective, Arity, Directive, MAIN, MemoryFiles, Opens, Registry, Sink, read};
+    use session::contexts::HTTP;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::path::Path;
+
+    static HTTP_BLOCK: Directive<()> = Directive::new("http", &[MAIN], read::nothing)
+        .takes(Arity::None)
+        .opens(Opens::Context(HTTP))
+        .syntax("http { ... }")
+        .text("For the tests.")
+        .example("http { }");
+    static TABLES: &[&dyn AnyDirective] = &[&HTTP_BLOCK];
+
+    struct Hosts;
+
+    impl Names for Hosts {
+        fn addresses(&self, host: &str) -> Vec<IpAddr> {
+            match host {
+                "two" => vec![Ipv4Addr::new(10, 0, 0, 1).into(), Ipv4Addr::new(10, 0, 0, 2).into()],
+                _ => Vec::new(),
+            }
+        }
+    }
+
+    fn registry() -> Registry {
+        Registry::new(&[TABLES, crate::DIRECTIVES])
+    }
+
+    /// The groups of the inside of an `http` block, or the first lines of what is wrong.
+    fn compile(inside: &str) -> Result<Groups, Vec<String>> {
+        let files = MemoryFiles::new().with("/x.conf", format!("http {{\n{inside}\n}}\n"));
+        let registry = registry();
+        let root = Path::new("/");
+        let (tree, mut found) = config::load(&files, Path::new("/x.conf"), root, &[], &registry);
+        let sink = Sink::new();
+        let scope = Scope::root(&tree, &registry, &sink);
+        let mut groups = Groups::default();
+        for ((), http) in scope.blocks(&HTTP_BLOCK) {
+            groups = Groups::compile(&http, &Hosts);
+        }
+        found.extend(sink.take());
+        let found = config::in_order(&tree, found);
+        if found.is_empty() {
+            return Ok(groups);
+        }
+        Err(found.iter().map(|d| format!("[{}] {}", d.level.name(), d.first_line(&tree))).collect())
+    }
+
+    fn refused(inside: &str, expected: &[&str]) {
+        assert_eq!(
+            compile(inside).map(|_| ()),
+            Err(expected.iter().map(|s| s.to_string()).collect())
+        );
+    }
+
+    #[test]
+    fn the_tables_are_sound() {
+        assert_eq!(registry().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn peers_are_primaries_then_backups() {
+        let groups = compile(
+            "upstream U { server two:8080 backup; server 127.0.0.1; server unix:/s; server [::1]:1; }",
+        )
+        .expect("a good configuration");
+        let group = groups.named("u").expect("the group");
+        let names: Vec<&str> = group.peers().iter().map(|peer| &*peer.name).collect();
+        assert_eq!(names, ["127.0.0.1:80", "unix:/s", "[::1]:1", "10.0.0.1:8080", "10.0.0.2:8080"]);
+        assert_eq!(&*group.peers()[4].server, "two:8080");
+        assert_eq!(group.name(), "U");
+    }
+
+    #[test]
+    fn refusals_in_the_words_of_nginx() {
+        refused("upstream u {\n}", &["[emerg] no servers are inside upstream in /x.conf:3"]);
+        refused(
+            "upstream u {\nserver a:1;\n}",
+            &["[emerg] host not found in upstream \"a:1\" in /x.conf:3"],
+        );
+        refused(
+            "upstream u {\n\nserver two backup; }",
+            &["[emerg] no servers in upstream \"u\" in /x.conf:2"],
+        );
+        refused(
+            "upstream u { server two; }\nupstream U { server two; }",
+            &["[emerg] duplicate upstream \"U\" in /x.conf:3"],
+        );
+        refused(
+            "upstream u { server two weight=0; }",
+            &["[emerg] invalid parameter \"weight=0\" in /x.conf:2"],
+        );
+        refused(
+            "upstream u { server two; keepalive 1; keepalive 2; }",
+            &["[emerg] \"keepalive\" directive is duplicate in /x.conf:2"],
+        );
+        refused(
+            "upstream u { server two; least_conn; least_conn; }",
+            &["[warn] load balancing method redefined in /x.conf:2"],
+        );
+        refused(
+            "upstream u { server two; keepalive_timeout x; keepalive_requests 1s; }",
+            &[
+                "[emerg] \"keepalive_timeout\" directive invalid value in /x.conf:2",
+                "[emerg] \"keepalive_requests\" directive invalid number in /x.conf:2",
+            ],
+        );
+    }
+
+    #[test]
+    fn urls_mean_groups() {
+        let mut groups = compile("upstream u { server two; }").expect("a good configuration");
+        let mut check = |text: &str, expected: Result<&str, &str>| {
+            let target = Target::parse(text).expect("a target");
+            let found = groups.locate(&target, 80, &Hosts);
+            let found = found.map(|group| {
+                let names: Vec<&str> = group.peers().iter().map(|peer| &*peer.name).collect();
+                format!("{} {}", group.name(), names.join(" "))
+            });
+            assert_eq!(found.as_deref().map_err(|e| &**e), expected, "{text}");
+        };
+        check("U", Ok("u 10.0.0.1:80 10.0.0.2:80"));
+        check("u:80", Err("upstream \"u\" may not have port 80"));
+        check("two", Ok("two 10.0.0.1:80 10.0.0.2:80"));
+        check("two:81", Ok("two 10.0.0.1:81 10.0.0.2:81"));
+        check("[::1]", Ok("[::1] [::1]:80"));
+        check("unix:/s", Ok("/s unix:/s"));
+        check("gone", Err("host not found in upstream \"gone\""));
+        let target = Target::parse("two:80").expect("a target");
+        let first = groups.locate(&target, 80, &Hosts).expect("a group");
+        let plain = Target::parse("two").expect("a target");
+        assert!(Rc::ptr_eq(&first, &groups.locate(&plain, 80, &Hosts).expect("a group")));
+        assert!(!Rc::ptr_eq(&first, &groups.locate(&plain, 443, &Hosts).expect("a group")));
+        assert_eq!(groups.iter().count(), 6);
+    }
+}

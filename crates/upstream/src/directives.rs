@@ -1,0 +1,227 @@
+//! The directives of an `upstream` block, as data.
+
+use balance::{Method, PeerOptions};
+use config::{AnyDirective, Args, Arity, Directive, Invalid, Opens, read};
+use session::contexts::{HTTP, UPSTREAM};
+
+use crate::target::Target;
+
+/// All of them.
+pub static DIRECTIVES: &[&dyn AnyDirective] = &[
+    &BLOCK,
+    &SERVER,
+    &LEAST_CONN,
+    &KEEPALIVE,
+    &KEEPALIVE_REQUESTS,
+    &KEEPALIVE_TIME,
+    &KEEPALIVE_TIMEOUT,
+];
+
+/// One `server` line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The address as written.
+    pub text: String,
+    /// What it says.
+    pub target: Target,
+    /// Weight and limits; `fail_timeout` in seconds.
+    pub options: PeerOptions,
+    /// It is asked only when no primary is usable.
+    pub backup: bool,
+}
+
+/// The value of `keepalive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Idle connections kept by each worker.
+    pub connections: u32,
+    /// Only the location that made a connection uses it again.
+    pub local: bool,
+}
+
+/// The block itself; its value is the name.
+pub static BLOCK: Directive<String> = Directive::new("upstream", &[HTTP], read::text)
+    .many()
+    .opens(Opens::Context(UPSTREAM))
+    .syntax("upstream NAME { ... }")
+    .text(
+        "Names a group of servers, for `proxy_pass http://NAME`. Requests are spread over the \
+         servers by weighted round robin unless the block says otherwise. When a server fails, \
+         the request goes to the next one, until all were tried.",
+    )
+    .example("upstream backend { server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// A server of a group.
+pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], server)
+    .takes(Arity::AtLeast(1))
+    .many()
+    .syntax("server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] [backup] [down];")
+    .text(
+        "One server of the group: `HOST`, `HOST:PORT` or `unix:PATH`; the port is 80 unless \
+         given. A name is looked up at the start, and each of its addresses becomes a peer.\n\n\
+         - `weight=N`: its share of the requests; 1 unless given.\n\
+         - `max_fails=N`: after so many failures within `fail_timeout` the server rests; 1 \
+         unless given, 0 never. The only server of a group never rests.\n\
+         - `fail_timeout=TIME`: that time, and how long it then rests; 10 seconds unless given.\n\
+         - `max_conns=N`: at most so many requests at once, for each worker; 0, no limit, unless \
+         given.\n\
+         - `backup`: used only while no other server is usable.\n\
+         - `down`: never used.",
+    )
+    .example(
+        "upstream backend {\n    server 127.0.0.1:8081 weight=5 max_fails=3 fail_timeout=30s;\n    \
+         server unix:/run/backend.sock backup;\n}",
+    );
+
+/// Balancing by load.
+pub static LEAST_CONN: Directive<&'static Method> =
+    Directive::new("least_conn", &[UPSTREAM], |_| Ok(&balance::least_conn::METHOD))
+        .takes(Arity::None)
+        .repeats(config::Repeat::Last)
+        .syntax("least_conn;")
+        .text(
+            "The next request goes to the server with the fewest requests under way, in \
+             proportion to its weight; among equals, weighted round robin decides.",
+        )
+        .example("upstream backend { least_conn; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// How many connections stay open.
+pub static KEEPALIVE: Directive<Kept> = Directive::new("keepalive", &[UPSTREAM], keepalive)
+    .takes(Arity::Between(1, 2))
+    .default("32 local")
+    .syntax("keepalive CONNECTIONS [local];")
+    .text(
+        "How many idle connections to the servers of the group each worker keeps for further \
+         requests; 0 keeps none. The longest unused one is closed when there are more. After \
+         more than CONNECTIONS requests were under way at once, as many connections may stay for \
+         up to two seconds, so that a burst does not have to open them again. With `local` a \
+         location uses only the connections that it opened itself.",
+    )
+    .example("upstream backend { server 127.0.0.1:8081; keepalive 64; }");
+
+/// Requests per connection.
+pub static KEEPALIVE_REQUESTS: Directive<u64> =
+    Directive::new("keepalive_requests", &[UPSTREAM], read::number)
+        .default("1000")
+        .syntax("keepalive_requests NUMBER;")
+        .text("After so many requests a connection to a server is closed.")
+        .example("upstream backend { server 127.0.0.1:8081; keepalive_requests 10000; }");
+
+/// Age of a connection.
+pub static KEEPALIVE_TIME: Directive<u64> =
+    Directive::new("keepalive_time", &[UPSTREAM], read::time_ms)
+        .default("1h")
+        .syntax("keepalive_time TIME;")
+        .text("A connection older than this is closed after the request that it serves.")
+        .example("upstream backend { server 127.0.0.1:8081; keepalive_time 10m; }");
+
+/// Idle time of a connection.
+pub static KEEPALIVE_TIMEOUT: Directive<u64> =
+    Directive::new("keepalive_timeout", &[UPSTREAM], read::time_ms)
+        .default("60s")
+        .syntax("keepalive_timeout TIME;")
+        .text("How long a connection to a server stays open without a request.")
+        .example("upstream backend { server 127.0.0.1:8081; keepalive_timeout 20s; }");
+
+fn server(args: &Args<'_>) -> Result<Server, Invalid> {
+    let mut options = PeerOptions::default();
+    let mut backup = false;
+    for (i, word) in args.words().iter().enumerate().skip(1) {
+        let refused = || Invalid::new(format!("invalid parameter \"{}\"", word.str())).at(i);
+        let (key, value) = match word.bytes().iter().position(|&byte| byte == b'=') {
+            Some(at) => word.bytes().split_at(at + 1),
+            None => (word.bytes(), &b""[..]),
+        };
+        let number = || read::parse_number(value).and_then(|n| u32::try_from(n).ok());
+        match key {
+            b"weight=" => {
+                options.weight = number().filter(|&weight| weight > 0).ok_or_else(refused)?;
+            }
+            b"max_conns=" => options.max_conns = number().ok_or_else(refused)?,
+            b"max_fails=" => options.max_fails = number().ok_or_else(refused)?,
+            b"fail_timeout=" => {
+                let seconds = read::parse_time_s(value).ok_or_else(refused)?;
+                options.fail_timeout = u32::try_from(seconds).unwrap_or(u32::MAX);
+            }
+            b"backup" => backup = true,
+            b"down" => options.down = true,
+            _ => return Err(refused()),
+        }
+    }
+    let text = args.str(0).into_owned();
+    let target = Target::parse(&text)
+        .map_err(|error| Invalid::new(format!("{error} in upstream \"{text}\"")).at(0))?;
+    Ok(Server { text, target, options, backup })
+}
+
+fn keepalive(args: &Args<'_>) -> Result<Kept, Invalid> {
+    let connections = read::parse_number(args.word(0).bytes()).ok_or_else(|| {
+        let message = format!("invalid value \"{}\" in \"{}\" directive", args.str(0), args.name());
+        Invalid::new(message).at(0)
+    })?;
+    if args.len() == 2 && args.word(1).bytes() != b"local" {
+        return Err(Invalid::new(format!("invalid parameter \"{}\"", args.str(1))).at(1));
+    }
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+    Ok(Kept { connections, local: args.len() == 2 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(arguments: &str, expected: Result<(PeerOptions, bool), &str>) {
+        let found = SERVER.read_text(arguments).map(|server| (server.options, server.backup));
+        let found = found.map_err(|invalid| invalid.message);
+        assert_eq!(found, expected.map_err(str::to_owned), "{arguments}");
+    }
+
+    #[test]
+    fn servers() {
+        let plain = PeerOptions::default();
+        check("127.0.0.1", Ok((plain, false)));
+        check("a backup down", Ok((PeerOptions { down: true, ..plain }, true)));
+        let all = PeerOptions {
+            weight: 5,
+            max_fails: 0,
+            fail_timeout: 90,
+            max_conns: 7,
+            ..PeerOptions::default()
+        };
+        check("a weight=5 max_fails=0 fail_timeout=1m30s max_conns=7", Ok((all, false)));
+        for word in [
+            "weight=0",
+            "weight=x",
+            "weight=",
+            "weight=5000000000",
+            "max_fails=-1",
+            "max_conns=k",
+            "fail_timeout=10ms",
+            "backup=1",
+            "resolve",
+            "bogus",
+            "=",
+        ] {
+            let message = format!("invalid parameter \"{word}\"");
+            check(&format!("a {word}"), Err(&message));
+        }
+        check("a:0", Err("invalid port in upstream \"a:0\""));
+        check("unix:", Err("no path in the unix domain socket in upstream \"unix:\""));
+    }
+
+    #[test]
+    fn keepalives() {
+        let check = |arguments: &str, expected: Result<(u32, bool), &str>| {
+            let found = KEEPALIVE.read_text(arguments).map(|kept| (kept.connections, kept.local));
+            let found = found.map_err(|invalid| invalid.message);
+            assert_eq!(found, expected.map_err(str::to_owned), "{arguments}");
+        };
+        check("0", Ok((0, false)));
+        check("16", Ok((16, false)));
+        check("16 local", Ok((16, true)));
+        check("x", Err("invalid value \"x\" in \"keepalive\" directive"));
+        check("16 remote", Err("invalid parameter \"remote\""));
+        let default = KEEPALIVE.default_value().map(|kept| (kept.connections, kept.local));
+        assert_eq!(default, Some((32, true)));
+    }
+}

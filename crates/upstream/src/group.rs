@@ -1,0 +1,372 @@
+//! A group: what the configuration says of it, and what is going on in it.
+//!
+//! The description never changes; the live part (balancing state, idle connections) is this
+//! worker's own. Compiling happens in the master, before the fork, and touches neither the event
+//! loop nor a descriptor: the reaper of idle connections starts with the first of them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use balance::{Memory, Method, PeerIndex, PeerOptions};
+use net::{Stream, Timer};
+use system::socket::Address;
+
+use crate::attempts::Attempts;
+use crate::pool::Pool;
+
+/// How long a peak of concurrency is remembered, at least.
+const PEAK_WINDOW_MS: u64 = 1_000;
+
+/// One address of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// As `$upstream_addr` prints it.
+    pub name: Box<str>,
+    /// As the configuration wrote it.
+    pub server: Box<str>,
+    /// Where to connect.
+    pub address: Address,
+    /// The first peer with this address: peers of one address share idle connections.
+    lane: u32,
+}
+
+/// What a group is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the configuration calls it; logged when no peer is left.
+    pub name: Box<str>,
+    /// The algorithm.
+    pub method: &'static Method,
+    /// Primary peers, in order.
+    pub primaries: Vec<Member>,
+    /// Backup peers, in order.
+    pub backups: Vec<Member>,
+    /// Which connections are kept.
+    pub keepalive: Keepalive,
+}
+
+/// One peer of [`Settings`].
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// As the configuration wrote it.
+    pub server: Box<str>,
+    /// Where to connect.
+    pub address: Address,
+    /// Weight and limits. `fail_timeout` is in seconds.
+    pub options: PeerOptions,
+}
+
+/// Which idle connections a group keeps, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle connections kept by each worker; 0 keeps none.
+    pub connections: u32,
+    /// A connection is used again only by the location that made it.
+    pub local: bool,
+    /// Requests after which a connection is closed.
+    pub requests: u64,
+    /// Age after which a connection is closed once it is idle.
+    pub time_ms: u64,
+    /// Time for which a connection stays idle.
+    pub timeout_ms: u64,
+}
+
+impl Keepalive {
+    /// What holds for an `upstream` block without any of the directives (nginx 1.29.7 and later).
+    pub const DEFAULT: Keepalive = Keepalive {
+        connections: 32,
+        local: true,
+        requests: 1000,
+        time_ms: 3_600_000,
+        timeout_ms: 60_000,
+    };
+
+    /// Nothing is kept: what holds for a group that a URL implies.
+    pub const OFF: Keepalive = Keepalive { connections: 0, ..Keepalive::DEFAULT };
+}
+
+/// A group of peers, as one worker sees it.
+pub struct Group {
+    name: Box<str>,
+    peers: Box<[Peer]>,
+    keepalive: Keepalive,
+    live: RefCell<Live>,
+}
+
+/// What changes while requests pass.
+pub(crate) struct Live {
+    pub(crate) memory: Memory,
+    pub(crate) load: Load,
+    pool: Pool<Idle>,
+    reaper: Option<Reaper>,
+    retired: bool,
+}
+
+/// The task that closes idle connections.
+struct Reaper {
+    timer: Timer,
+    /// Known once the task ran.
+    waker: Option<Waker>,
+}
+
+/// A connection that nobody uses.
+pub(crate) struct Idle {
+    pub(crate) stream: Stream,
+    pub(crate) requests: u64,
+    pub(crate) born_ms: u64,
+    pub(crate) owner: usize,
+}
+
+impl Idle {
+    /// Whether the peer said nothing: neither bytes, which nobody asked for, nor a farewell.
+    /// While it is true, `cx` is woken when that changes.
+    fn is_quiet(&self, cx: &mut Context<'_>) -> bool {
+        // No system call unless the loop saw something.
+        self.stream.poll_read(cx, &mut [0; 1]).is_pending()
+    }
+}
+
+/// Requests under way, and how many there were at once lately.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    now: u32,
+    /// The most in this window and in the last one.
+    peaks: [u32; 2],
+    window_ends_ms: u64,
+}
+
+impl Load {
+    pub(crate) fn begin(&mut self, now_ms: u64) {
+        self.now += 1;
+        self.roll(now_ms);
+        self.peaks[0] = self.peaks[0].max(self.now);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.now = self.now.saturating_sub(1);
+    }
+
+    fn roll(&mut self, now_ms: u64) {
+        if now_ms >= self.window_ends_ms {
+            let idle = now_ms >= self.window_ends_ms + PEAK_WINDOW_MS;
+            self.peaks = [self.now, if idle { 0 } else { self.peaks[0] }];
+            self.window_ends_ms = now_ms + PEAK_WINDOW_MS;
+        }
+    }
+
+    fn peak(&mut self, now_ms: u64) -> u32 {
+        self.roll(now_ms);
+        self.peaks[0].max(self.peaks[1])
+    }
+}
+
+impl Group {
+    /// A group with a fresh state.
+    pub fn new(settings: Settings) -> Rc<Group> {
+        let options =
+            |members: &[Member]| members.iter().map(|m| m.options).collect::<Vec<PeerOptions>>();
+        let (primaries, backups) = (options(&settings.primaries), options(&settings.backups));
+        let mut lanes = HashMap::new();
+        let members = settings.primaries.into_iter().chain(settings.backups);
+        let peers: Box<[Peer]> = (0..)
+            .zip(members)
+            .map(|(index, member)| Peer {
+                name: member.address.to_string().into(),
+                lane: *lanes.entry(member.address.clone()).or_insert(index),
+                server: member.server,
+                address: member.address,
+            })
+            .collect();
+        let live = Live {
+            memory: Memory::new(settings.method, &primaries, &backups),
+            load: Load::default(),
+            pool: Pool::new(peers.len()),
+            reaper: None,
+            retired: false,
+        };
+        Rc::new(Group {
+            name: settings.name,
+            peers,
+            keepalive: settings.keepalive,
+            live: RefCell::new(live),
+        })
+    }
+
+    /// How the configuration calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All peers, primaries first.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// The peer of an index that a pick gave.
+    pub fn peer(&self, index: PeerIndex) -> &Peer {
+        &self.peers[index as usize]
+    }
+
+    /// Begins a request: nothing is tried yet.
+    pub fn begin(self: &Rc<Group>) -> Attempts {
+        Attempts::new(self.clone())
+    }
+
+    /// Idle connections at the moment.
+    pub fn idle(&self) -> usize {
+        self.live.borrow().pool.len()
+    }
+
+    /// Requests under way at a peer, from this worker.
+    pub fn conns(&self, peer: PeerIndex) -> u32 {
+        self.live.borrow().memory.peers().get(peer as usize).map_or(0, balance::Peer::conns)
+    }
+
+    /// The worker retires: idle connections are closed and no more are kept. Requests under way
+    /// go on, and new ones still find their peers.
+    pub fn retire(&self) {
+        let mut live = self.live.borrow_mut();
+        live.retired = true;
+        live.pool.retain(|_, _| false);
+    }
+
+    pub(crate) fn live(&self) -> std::cell::RefMut<'_, Live> {
+        self.live.borrow_mut()
+    }
+
+    /// The newest quiet connection to `peer` that `owner` may use.
+    pub(crate) fn take_idle(
+        &self,
+        cx: &mut Context<'_>,
+        peer: PeerIndex,
+        owner: usize,
+    ) -> Option<Idle> {
+        let lane = self.peers[peer as usize].lane;
+        let fits = |idle: &Idle| !self.keepalive.local || idle.owner == owner;
+        let mut live = self.live.borrow_mut();
+        loop {
+            let idle = live.pool.take(lane, fits)?;
+            if idle.is_quiet(cx) {
+                return Some(idle);
+            }
+        }
+    }
+
+    /// Keeps a connection, unless it is spent or there is no room.
+    pub(crate) fn keep_idle(self: &Rc<Group>, peer: PeerIndex, idle: Idle) {
+        let keep = &self.keepalive;
+        let now_ms = net::now();
+        let mut live = self.live.borrow_mut();
+        let spent =
+            idle.requests >= keep.requests || now_ms.saturating_sub(idle.born_ms) > keep.time_ms;
+        if keep.connections == 0 || spent || live.retired {
+            return;
+        }
+        let reaper = live.reaper.get_or_insert_with(|| spawn_reaper(self));
+        if let Some(waker) = &reaper.waker
+            && !idle.is_quiet(&mut Context::from_waker(waker))
+        {
+            return;
+        }
+        live.pool.put(self.peers[peer as usize].lane, now_ms, idle);
+        live.trim(keep, now_ms);
+        live.schedule(keep);
+    }
+
+    fn reap(&self, cx: &mut Context<'_>) {
+        let keep = &self.keepalive;
+        let now_ms = net::now();
+        let mut live = self.live.borrow_mut();
+        live.pool.retain(|since_ms, idle| {
+            now_ms.saturating_sub(since_ms) < keep.timeout_ms && idle.is_quiet(cx)
+        });
+        live.trim(keep, now_ms);
+        if let Some(reaper) = &mut live.reaper {
+            reaper.waker = Some(cx.waker().clone());
+            reaper.timer.clear();
+        }
+        live.schedule(keep);
+        // A deadline that passed meanwhile is due now: once more round the loop.
+        if let Some(reaper) = &live.reaper
+            && reaper.timer.poll_expired(cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Live {
+    /// Closes the oldest idle connections beyond what may stay.
+    ///
+    /// `keepalive N` bounds what lies idle. When more than N requests are under way at once,
+    /// their connections come back in bursts, and closing the surplus would mean opening it
+    /// again a moment later; so as many may stay as there were requests at once lately.
+    fn trim(&mut self, keep: &Keepalive, now_ms: u64) {
+        let room = keep.connections.max(self.load.peak(now_ms)) as usize;
+        while self.pool.len() > room {
+            self.pool.take_oldest();
+        }
+    }
+
+    /// Makes sure that the reaper comes in time for the oldest connection, and for the surplus.
+    fn schedule(&mut self, keep: &Keepalive) {
+        let (Some(reaper), Some(since_ms)) = (&self.reaper, self.pool.oldest_since_ms()) else {
+            return;
+        };
+        let mut due_ms = since_ms.saturating_add(keep.timeout_ms);
+        if self.pool.len() > keep.connections as usize {
+            due_ms = due_ms.min(self.load.window_ends_ms);
+        }
+        // It comes early when the oldest one was taken meanwhile: that costs one look.
+        if reaper.timer.deadline().is_none_or(|set_ms| due_ms < set_ms) {
+            reaper.timer.set(due_ms);
+        }
+    }
+}
+
+/// Starts the one task per group that watches its idle connections: it is woken when one of
+/// them is readable, and by a timer. It ends with the group.
+fn spawn_reaper(group: &Rc<Group>) -> Reaper {
+    let group = Rc::downgrade(group);
+    net::spawn(std::future::poll_fn(move |cx| match group.upgrade() {
+        Some(group) => {
+            group.reap(cx);
+            Poll::Pending
+        }
+        None => Poll::Ready(()),
+    }));
+    Reaper { timer: Timer::new(), waker: None }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(Reaper { waker: Some(waker), .. }) = &self.live.get_mut().reaper {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Group").field("name", &self.name).field("peers", &self.peers).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peaks_are_forgotten_after_two_windows() {
+        let mut load = Load::default();
+        (0..5).for_each(|_| load.begin(10_000));
+        (0..4).for_each(|_| load.end());
+        assert_eq!(load.peak(10_999), 5);
+        assert_eq!(load.peak(11_000), 5, "the last window counts");
+        assert_eq!(load.peak(12_000), 1, "what is under way counts");
+        load.end();
+        assert_eq!(load.peak(20_000), 0);
+    }
+}
