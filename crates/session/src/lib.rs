@@ -2,4 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
+pub mod clock;
 pub mod contexts;
+pub mod log;
+pub mod regex;
+pub mod text;
+pub mod variables;

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod driver;
 pub mod errno;
 pub mod file;
+pub mod host;
 pub mod identity;
 pub mod process;
 pub mod shared;
