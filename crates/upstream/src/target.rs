@@ -196,7 +196,7 @@ mod tests {
         let found = found.map(|addresses| {
             addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(" ")
         });
-        assert_eq!(found.as_deref(), expected.as_ref().map(|s| *s).map_err(|e| e), "{text}");
+        assert_eq!(found, expected.map(str::to_owned), "{text}");
     }
 
     #[test]
