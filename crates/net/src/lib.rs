@@ -20,6 +20,7 @@ pub mod memory;
 pub mod out;
 pub mod race;
 pub mod relay;
+pub mod seats;
 pub mod splice;
 pub mod stream;
 pub mod time;
@@ -29,6 +30,7 @@ pub use connect::{ConnectOptions, connect};
 pub use listener::{Listener, Sharing, Taking};
 pub use out::{Data, FileRange, OutQueue, Owned};
 pub use race::{Either, race};
+pub use seats::{Held, Seat, Seats};
 pub use stream::{Push, Stream};
 pub use system::driver::{
     Kind, Settings, Timer, block_on, defer, live_tasks, now, precise_now_us, spawn, start, stop,

@@ -1,21 +1,28 @@
 //! A listening socket of a worker.
 //!
 //! Workers share a listener: the kernel wakes one of them per connection (EPOLLEXCLUSIVE), always
-//! the first in its queue that is asleep. So that all get their share, a worker goes to the end
-//! of the queue every [`TURN`] connections, and takes one connection per event.
+//! the first in its queue that is asleep. So that all get their share, a worker takes one
+//! connection per event, and after every [`TURN`] it goes to the end of the queue. Bursts still
+//! go to whoever gets a processor first: a worker that then holds clearly more connections than
+//! another one ([`Seat`]) stays away from the listener for [`REST_MS`]. It comes back in any case,
+//! for another turn, so that a worker that hangs cannot keep the others from working.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use system::driver::{Interest, Source};
+use system::driver::{Interest, Source, Timer, now};
 use system::socket::{self, Address};
 
+use crate::seats::Seat;
 use crate::stream::Stream;
 
 /// Connections that a worker takes before it lets the others go first.
 const TURN: u32 = 16;
+/// How long a worker that is ahead stays away, in milliseconds.
+const REST_MS: u64 = 1;
 
 /// Who else accepts from the same socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +50,9 @@ pub struct Listener {
     sharing: Sharing,
     taking: Taking,
     taken: Cell<u32>,
+    seat: Option<Rc<Seat>>,
+    /// Has a deadline while this worker rests.
+    rest: Timer,
 }
 
 impl Listener {
@@ -52,7 +62,16 @@ impl Listener {
     /// As [`Source::new`].
     pub fn new(fd: OwnedFd, sharing: Sharing, taking: Taking) -> io::Result<Listener> {
         let source = Source::new(fd.as_fd(), Interest::ACCEPT)?;
-        Ok(Listener { source, fd, sharing, taking, taken: Cell::new(0) })
+        let taken = Cell::new(0);
+        Ok(Listener { source, fd, sharing, taking, taken, seat: None, rest: Timer::new() })
+    }
+
+    /// Lets this worker rest while it holds more connections than others. What counts as held is
+    /// for the owner of the connections to say: [`Seat::hold`].
+    #[must_use]
+    pub fn with_seat(mut self, seat: Rc<Seat>) -> Listener {
+        self.seat = Some(seat);
+        self
     }
 
     /// Takes a connection: its stream, tried before it is waited for, and the peer's address.
@@ -62,6 +81,11 @@ impl Listener {
     /// or `ENFILE` the caller pauses the listener for a while. Also a failure to watch the new
     /// socket, which is closed then.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        // While it rests the source is paused, and only waits here for somebody to resume it.
+        if self.rest.deadline().is_some() && self.rest.poll_expired(cx).is_ready() {
+            self.source.resume().inspect_err(|_| self.rest_now())?;
+            self.rest.clear();
+        }
         loop {
             ready!(self.source.poll_readable(cx));
             match socket::accept(self.fd.as_fd()) {
@@ -69,7 +93,7 @@ impl Listener {
                     if self.taking == Taking::One {
                         self.source.clear_readable();
                     }
-                    self.take_turns()?;
+                    self.take_turns();
                     return Poll::Ready(Stream::new(fd, true).map(|stream| (stream, peer)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -86,18 +110,30 @@ impl Listener {
         std::future::poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    fn take_turns(&self) -> io::Result<()> {
+    /// Lets other workers go first, if it is time.
+    fn take_turns(&self) {
         let taken = self.taken.get() + 1;
         if self.sharing == Sharing::Alone || taken < TURN {
             self.taken.set(taken);
-            return Ok(());
+            return;
         }
         self.taken.set(0);
-        self.source.requeue()
+        if self.seat.as_ref().is_some_and(|seat| seat.is_ahead()) {
+            self.source.pause();
+            self.rest_now();
+        } else if self.source.requeue().is_err() {
+            // Out of kernel memory: try again in a moment.
+            self.rest_now();
+        }
+    }
+
+    fn rest_now(&self) {
+        self.rest.set(now().saturating_add(REST_MS));
     }
 
     /// Takes no more connections until [`Listener::resume`]: other workers get them.
     pub fn pause(&self) {
+        self.rest.clear();
         self.source.pause();
     }
 
@@ -106,6 +142,7 @@ impl Listener {
     /// # Errors
     /// As [`Source::new`]; the listener stays paused.
     pub fn resume(&self) -> io::Result<()> {
+        self.rest.clear();
         self.source.resume()
     }
 }
