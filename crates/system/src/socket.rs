@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{
@@ -207,8 +207,28 @@ impl Default for ListenOptions {
 }
 
 /// Makes, binds and opens a listener. A unix socket's file gets mode 0666, as in nginx, and is
-/// removed again when a later step fails.
+/// removed again when a later step fails. Every option must succeed.
 pub fn listen(address: &Address, options: &ListenOptions) -> Result<OwnedFd, SocketError> {
+    let mut refused = None;
+    let socket = listen_leniently(address, options, &mut |error| {
+        refused.get_or_insert(error);
+    })?;
+    match refused {
+        None => Ok(socket),
+        Some(error) => {
+            remove_unix_file(address);
+            Err(error)
+        }
+    }
+}
+
+/// As [`listen`], but tells of options that the kernel refuses, and listens without them, as
+/// nginx does for buffer sizes, keepalive, fast open and deferred accepting.
+pub fn listen_leniently(
+    address: &Address,
+    options: &ListenOptions,
+    complain: &mut dyn FnMut(SocketError),
+) -> Result<OwnedFd, SocketError> {
     let socket = stream_socket(address)?;
     sockopt::set_socket_reuseaddr(&socket, true).named("setsockopt(SO_REUSEADDR)")?;
     if options.reuseport && !address.is_unix() {
@@ -218,68 +238,76 @@ pub fn listen(address: &Address, options: &ListenOptions) -> Result<OwnedFd, Soc
         sockopt::set_ipv6_v6only(&socket, options.ipv6only).named("setsockopt(IPV6_V6ONLY)")?;
     }
     // Buffer sizes must stand before listen(): accepted sockets inherit the window scale.
-    set_buffers(&socket, options)?;
+    set_buffers(socket.as_fd(), options, complain);
     sys::bind(&socket, &address.to_kernel().named("bind")?).named("bind")?;
     if let Address::Unix(path) = address
         && let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o666))
     {
-        remove_file(path);
+        remove_unix_file(address);
         return Err(SocketError { call: "chmod", errno: error.into() });
     }
     sys::listen(&socket, options.backlog).named("listen").inspect_err(|_| {
-        if let Address::Unix(path) = address {
-            remove_file(path);
-        }
+        remove_unix_file(address);
     })?;
-    configure_listener(&socket, address, options)?;
+    set_behaviour(socket.as_fd(), address, options, complain);
     Ok(socket)
 }
 
-/// Applies options to a listener that is open already: a fresh one, one kept over a reload, or
-/// one inherited by a binary upgrade. Also moves the backlog.
+/// Applies options to a listener that is open already: one kept over a reload, or one inherited
+/// by a binary upgrade. Also moves the backlog. Refused options are told and ignored.
 pub fn reconfigure_listener(
     listener: BorrowedFd<'_>,
     address: &Address,
     options: &ListenOptions,
-) -> Result<(), SocketError> {
-    set_buffers(listener, options)?;
+    complain: &mut dyn FnMut(SocketError),
+) {
+    set_buffers(listener, options, complain);
+    let mut attempt = |outcome: Result<(), SocketError>| outcome.unwrap_or_else(&mut *complain);
     if !address.is_unix() && options.reuseport {
-        sockopt::set_socket_reuseport(listener, true).named("setsockopt(SO_REUSEPORT)")?;
+        let on = sockopt::set_socket_reuseport(listener, true);
+        attempt(on.named("setsockopt(SO_REUSEPORT)"));
     }
-    sys::listen(listener, options.backlog).named("listen")?;
-    configure_listener(listener, address, options)
+    attempt(sys::listen(listener, options.backlog).named("listen"));
+    set_behaviour(listener, address, options, complain);
 }
 
-fn set_buffers(socket: impl AsFd, options: &ListenOptions) -> Result<(), SocketError> {
+fn set_buffers(
+    socket: BorrowedFd<'_>,
+    options: &ListenOptions,
+    complain: &mut dyn FnMut(SocketError),
+) {
     if let Some(bytes) = options.rcvbuf {
-        set_receive_buffer(socket.as_fd(), bytes)?;
+        set_receive_buffer(socket, bytes).unwrap_or_else(&mut *complain);
     }
     if let Some(bytes) = options.sndbuf {
-        set_send_buffer(socket.as_fd(), bytes)?;
+        set_send_buffer(socket, bytes).unwrap_or_else(&mut *complain);
     }
-    Ok(())
 }
 
-fn configure_listener(
-    socket: impl AsFd,
+fn set_behaviour(
+    socket: BorrowedFd<'_>,
     address: &Address,
     options: &ListenOptions,
-) -> Result<(), SocketError> {
+    complain: &mut dyn FnMut(SocketError),
+) {
     if address.is_unix() {
-        return Ok(());
+        return;
     }
-    let socket = socket.as_fd();
-    set_keepalive(socket, options.keepalive)?;
+    set_keepalive(socket, options.keepalive).unwrap_or_else(&mut *complain);
     if let Some(queue) = options.fastopen {
-        set_tcp(socket, libc::TCP_FASTOPEN, queue as i32, "setsockopt(TCP_FASTOPEN)")?;
+        set_tcp(socket, libc::TCP_FASTOPEN, queue as i32, "setsockopt(TCP_FASTOPEN)")
+            .unwrap_or_else(&mut *complain);
     }
     let wait_s = i32::from(options.deferred);
     set_tcp(socket, libc::TCP_DEFER_ACCEPT, wait_s, "setsockopt(TCP_DEFER_ACCEPT)")
+        .unwrap_or_else(&mut *complain);
 }
 
-fn remove_file(path: &Path) {
-    // Best effort: the error that led here is the one to report.
-    let _ = std::fs::remove_file(path);
+fn remove_unix_file(address: &Address) {
+    if let Address::Unix(path) = address {
+        // Best effort: the error that led here is the one to report.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Takes over a listener that was inherited by number over exec, and says where it listens.
@@ -650,7 +678,7 @@ mod tests {
         assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), 96 * 1024);
         let address = local_address(socket.as_fd()).unwrap();
         let plain = ListenOptions { keepalive: Keepalive::Off, ..ListenOptions::default() };
-        reconfigure_listener(socket.as_fd(), &address, &plain).unwrap();
+        reconfigure_listener(socket.as_fd(), &address, &plain, &mut |error| panic!("{error}"));
         assert!(!sockopt::socket_keepalive(&socket).unwrap());
     }
 
