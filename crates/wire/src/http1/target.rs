@@ -258,3 +258,182 @@ pub fn split_internal<'a>(uri: &'a [u8], path: &mut Vec<u8>) -> Option<Option<&'
 fn is_unsafe(path: &[u8]) -> bool {
     path.contains(&0) || path.split(|&byte| byte == b'/').any(|segment| segment == b"..")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows a parsed target as `path|args|exten`, with `-` for what is absent, and `=` in front
+    /// of a path that needed no change.
+    fn shown(raw: &str, merge_slashes: bool) -> String {
+        let mut out = Vec::new();
+        match parse(raw.as_bytes(), merge_slashes, &mut out) {
+            Err(fault) => format!("{fault:?}"),
+            Ok(target) => {
+                let path = target.path(raw.as_bytes(), &out);
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let exten = target.exten.map(|exten| text(exten.of(path)));
+                let args = target.args.map(|_| text(target.args(raw.as_bytes())));
+                assert!(target.plain || out.len() <= raw.len() + 1);
+                format!(
+                    "{}{}|{}|{}",
+                    if target.plain { "=" } else { "" },
+                    text(path),
+                    args.unwrap_or("-".into()),
+                    exten.unwrap_or("-".into()),
+                )
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(raw: &str, expected: &str) {
+        assert_eq!(shown(raw, true), expected, "{raw:?}");
+    }
+
+    #[test]
+    fn plain_targets() {
+        check("/", "=/|-|-");
+        check("/a/b.html", "=/a/b.html|-|html");
+        check("/a.b/c", "=/a.b/c|-|-");
+        check("/a.b.c?d.e", "=/a.b.c|d.e|c");
+        check("/a?", "=/a||-");
+        check("/a?b?c//../%00", "=/a|b?c//../%00|-");
+        check("/a?b#c", "=/a|b|-");
+        check("/a.", "=/a.|-|");
+        check("/a..b/c..", "=/a..b/c..|-|");
+        check("/a+b\\c", "=/a+b\\c|-|-");
+        check("/\u{fc}", "=/\u{fc}|-|-");
+    }
+
+    #[test]
+    fn normalised_targets() {
+        check("/a%20b", "/a b|-|-");
+        check("/a%2Fb%2e%2E/c", "/a/b../c|-|-");
+        check("/a/%2e%2e/b", "/b|-|-");
+        check("/a/.%2e/b", "/b|-|-");
+        check("/a%2f..%2fb", "/b|-|-");
+        check("/a//b///c", "/a/b/c|-|-");
+        check("//", "/|-|-");
+        check("/./a/./b/.", "/a/b/|-|-");
+        check("/a/..", "/|-|-");
+        check("/a/../", "/|-|-");
+        check("/a/b/../../c", "/c|-|-");
+        check("/a/..b", "/a/..b|-|-");
+        check("/a/...", "/a/...|-|-");
+        check("/.a", "/.a|-|-");
+        check("/.a.b", "/.a.b|-|b");
+        check("/a.b/../c", "/c|-|-");
+        check("/a//b.c?d", "/a/b.c|d|c");
+        check("/a/.?b", "/a/|b|-");
+        check("/a/..?b", "/|b|-");
+        check("/a#b", "/a|-|-");
+        check("/a/..#b", "/|-|-");
+        check("/a#b?c", "/a|-|-");
+        check("/a%23b%3fc%25d", "/a#b?c%d|-|-");
+        check("/a%2523", "/a%23|-|-");
+        check("/a%2ehtml", "/a.html|-|html");
+        check("/%2e", "/|-|-");
+        check("/a/%3f../b", "/a/?../b|-|-");
+        check("?a=b", "/|a=b|-");
+        check("?", "/||-");
+        check("/a/%2e%2e%2f?%2e", "/|%2e|-");
+        check("//a?b#c", "/a|b|-");
+    }
+
+    #[test]
+    fn slashes_kept() {
+        let check = |raw: &str, expected: &str| assert_eq!(shown(raw, false), expected, "{raw:?}");
+        check("//", "//|-|-");
+        check("/a//b///c", "/a//b///c|-|-");
+        check("//..", "/|-|-");
+        check("/a//../b", "/a/b|-|-");
+        check("/a/.//b", "/a//b|-|-");
+    }
+
+    #[test]
+    fn refused_targets() {
+        check("", "NotAPath");
+        check("*", "NotAPath");
+        check("a/b", "NotAPath");
+        check("#", "NotAPath");
+        check("/..", "AboveRoot");
+        check("/../", "AboveRoot");
+        check("/a/../..", "AboveRoot");
+        check("/..?a", "AboveRoot");
+        check("/%2e%2e/a", "AboveRoot");
+        check("/./../a", "AboveRoot");
+        check("//../a", "AboveRoot");
+        check("/%00", "Nul");
+        check("/a%00.html", "Nul");
+        check("/%", "BrokenEscape");
+        check("/%2", "BrokenEscape");
+        check("/%g0", "BrokenEscape");
+        check("/%0g", "BrokenEscape");
+        check("/%2?a", "BrokenEscape");
+        check("/%?20", "BrokenEscape");
+    }
+
+    #[test]
+    fn the_hot_path_agrees_with_the_thorough_one() {
+        // Every target of up to six bytes over an alphabet of what matters.
+        let alphabet = b"/.a?#";
+        for number in 0..5usize.pow(6) {
+            let digits = (0..6).map(|place| alphabet[number / 5usize.pow(place) % 5]);
+            let raw: Vec<u8> = b"/".iter().copied().chain(digits).collect();
+            let Some(quick) = plain(&raw) else { continue };
+            let mut out = Vec::new();
+            let thorough = normalise(&raw, true, &mut out).map(|found| (found.args, found.exten));
+            assert_eq!(thorough, Ok((quick.args, quick.exten)), "{}", raw.escape_ascii());
+            assert_eq!(quick.raw_path.of(&raw), out, "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn what_came_out_has_no_dot_segments() {
+        let alphabet = b"/.a%2eF";
+        for number in 0..7usize.pow(6) {
+            let digits = (0..6).map(|place| alphabet[number / 7usize.pow(place) % 7]);
+            let raw: Vec<u8> = b"/".iter().copied().chain(digits).collect();
+            let mut out = Vec::new();
+            let Ok(target) = parse(&raw, true, &mut out) else { continue };
+            let path = target.path(&raw, &out);
+            assert_eq!(path.first(), Some(&b'/'));
+            assert!(!path.windows(2).any(|pair| pair == b"//"), "{}", raw.escape_ascii());
+            let mut segments = path.split(|&byte| byte == b'/');
+            assert!(!segments.any(|part| part == b"." || part == b".."), "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn internal_uris() {
+        let check = |uri: &str, expected: Option<(&str, Option<&str>)>| {
+            let mut path = Vec::new();
+            let query = split_internal(uri.as_bytes(), &mut path);
+            let found = query.map(|query| {
+                (
+                    String::from_utf8_lossy(&path).into_owned(),
+                    query.map(|query| String::from_utf8_lossy(query).into_owned()),
+                )
+            });
+            let expected =
+                expected.map(|(path, query)| (path.to_owned(), query.map(str::to_owned)));
+            assert_eq!(found, expected, "{uri:?}");
+        };
+        check("/a/b", Some(("/a/b", None)));
+        check("/a%20b?c=%20", Some(("/a b", Some("c=%20"))));
+        check("a", Some(("a", None)));
+        check("/a..b/..c", Some(("/a..b/..c", None)));
+        check("", None);
+        check("?a", None);
+        check("..", None);
+        check("../a", None);
+        check("/a/../b", None);
+        check("/a/..", None);
+        check("/a/..?b", None);
+        check("/a/%2e%2e/b", None);
+        check("/a%2f..", None);
+        check("/a%00", None);
+        check("/a\0", None);
+    }
+}
