@@ -4,8 +4,9 @@
 //! the first in its queue that is asleep. So that all get their share, a worker takes one
 //! connection per event, and after every [`TURN`] it goes to the end of the queue. Bursts still
 //! go to whoever gets a processor first: a worker that then holds clearly more connections than
-//! another one ([`Seat`]) stays away from the listener for [`REST_MS`]. It comes back in any case,
-//! for another turn, so that a worker that hangs cannot keep the others from working.
+//! another one ([`Seat`]) stays away from the listener for [`REST_MS`], and again as long as the
+//! other one catches up. When that one stands still for a few milliseconds it comes back for a
+//! turn, so a worker that hangs does not keep the others from working.
 
 use std::cell::Cell;
 use std::io;
@@ -23,6 +24,8 @@ use crate::stream::Stream;
 const TURN: u32 = 16;
 /// How long a worker that is ahead stays away, in milliseconds.
 const REST_MS: u64 = 1;
+/// How often it prolongs that while the last of the others stands still.
+const PATIENCE: u32 = 4;
 
 /// Who else accepts from the same socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +56,10 @@ pub struct Listener {
     seat: Option<Rc<Seat>>,
     /// Has a deadline while this worker rests.
     rest: Timer,
+    /// What the worker with the fewest connections held when the rest began.
+    fewest: Cell<u64>,
+    /// Rests left before it counts as standing still.
+    patience: Cell<u32>,
 }
 
 impl Listener {
@@ -62,8 +69,17 @@ impl Listener {
     /// As [`Source::new`].
     pub fn new(fd: OwnedFd, sharing: Sharing, taking: Taking) -> io::Result<Listener> {
         let source = Source::new(fd.as_fd(), Interest::ACCEPT)?;
-        let taken = Cell::new(0);
-        Ok(Listener { source, fd, sharing, taking, taken, seat: None, rest: Timer::new() })
+        Ok(Listener {
+            source,
+            fd,
+            sharing,
+            taking,
+            taken: Cell::new(0),
+            seat: None,
+            rest: Timer::new(),
+            fewest: Cell::new(0),
+            patience: Cell::new(0),
+        })
     }
 
     /// Lets this worker rest while it holds more connections than others. What counts as held is
@@ -82,7 +98,11 @@ impl Listener {
     /// socket, which is closed then.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
         // While it rests the source is paused, and only waits here for somebody to resume it.
-        if self.rest.deadline().is_some() && self.rest.poll_expired(cx).is_ready() {
+        while self.rest.deadline().is_some() && self.rest.poll_expired(cx).is_ready() {
+            if self.others_catch_up() {
+                self.rest_now();
+                continue;
+            }
             self.source.resume().inspect_err(|_| self.rest_now())?;
             self.rest.clear();
         }
@@ -118,13 +138,27 @@ impl Listener {
             return;
         }
         self.taken.set(0);
-        if self.seat.as_ref().is_some_and(|seat| seat.is_ahead()) {
+        self.patience.set(PATIENCE);
+        if self.others_catch_up() {
             self.source.pause();
             self.rest_now();
         } else if self.source.requeue().is_err() {
             // Out of kernel memory: try again in a moment.
             self.rest_now();
         }
+    }
+
+    /// Whether this worker is ahead, and it is worth waiting for the last one.
+    fn others_catch_up(&self) -> bool {
+        let Some(fewest) = self.seat.as_ref().and_then(|seat| seat.ahead_of()) else {
+            return false;
+        };
+        if self.fewest.replace(fewest) != fewest {
+            self.patience.set(PATIENCE);
+        }
+        let left = self.patience.get();
+        self.patience.set(left.saturating_sub(1));
+        left > 0
     }
 
     fn rest_now(&self) {

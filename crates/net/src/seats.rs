@@ -104,14 +104,11 @@ impl Seat {
         self.state().fetch_and(!1, Ordering::Relaxed);
     }
 
-    /// Whether another worker that takes connections holds clearly fewer.
-    pub(crate) fn is_ahead(&self) -> bool {
-        let own = self.held();
-        self.seats.lines().iter().any(|line| {
-            let state = line.state.load(Ordering::Relaxed);
-            let held = state >> 1;
-            state & 1 != 0 && own > held + held / 8 + LEAD
-        })
+    /// The fewest connections of a worker that takes them, if this one holds clearly more.
+    pub(crate) fn ahead_of(&self) -> Option<u64> {
+        let states = self.seats.lines().iter().map(|line| line.state.load(Ordering::Relaxed));
+        let fewest = states.filter(|state| state & 1 != 0).map(|state| state >> 1).min()?;
+        (self.held() > fewest + fewest / 8 + LEAD).then_some(fewest)
     }
 
     #[inline]
@@ -148,17 +145,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_ahead_of_the_emptiest_that_takes_connections() {
-        // (own, others as (held, taking), ahead)
-        let rows: [(usize, &[(usize, bool)], bool); 7] = [
-            (0, &[], false),
-            (500, &[], false),
-            (8, &[(0, true)], false),
-            (9, &[(0, true)], true),
-            (9, &[(0, false)], false),
-            (120, &[(100, true)], false),
-            (121, &[(100, true), (400, true)], true),
-        ];
-        for (own, others, ahead) in rows {
+        fn check(own: usize, others: &[(usize, bool)], ahead: Option<u64>) {
             let seats = Seats::new(others.len() + 1).unwrap();
             let mine = seats.take(0).unwrap();
             let held: Vec<Held> = (0..own).map(|_| mine.hold()).collect();
@@ -171,11 +158,19 @@ mod tests {
                 }
                 kept.push((other, holds));
             }
-            assert_eq!(mine.is_ahead(), ahead, "{own} {others:?}");
+            assert_eq!(mine.ahead_of(), ahead, "{own} {others:?}");
             assert_eq!(seats.held()[0], own as u64);
             drop(held);
             assert_eq!(mine.held(), 0);
         }
+        // Others: connections held, and whether they take more.
+        check(0, &[], None);
+        check(500, &[], None);
+        check(8, &[(0, true)], None);
+        check(9, &[(0, true)], Some(0));
+        check(9, &[(0, false)], None);
+        check(120, &[(100, true)], None);
+        check(121, &[(100, true), (400, true)], Some(100));
     }
 
     #[test]
