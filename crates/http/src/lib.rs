@@ -1,1 +1,43 @@
-//! The request journey: connections, sites, locations, bodies, guards, content, filters
+//! The request journey: connections, sites, locations, bodies, guards, content, filters.
+//!
+//! A newcomer reads `journey` first, then `module` (what a feature is) and `exchange` (what a
+//! request is). `compile` builds from the configuration what `worker` and `connection` serve.
+//! LIFECYCLE.md tells the life of a connection and of a request. What is left out: every feature
+//! that is not needed to receive a request and to send an answer; those are in `http-modules`.
+
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod compile;
+pub mod connection;
+pub mod credentials;
+pub mod directives;
+pub mod error_page;
+pub mod exchange;
+pub mod files;
+mod head;
+pub mod headers;
+pub mod http;
+pub mod journey;
+pub mod listen;
+pub mod location;
+pub mod module;
+pub mod request_body;
+pub mod response;
+mod send;
+pub mod settings;
+pub mod site;
+pub mod temp;
+pub mod upstream_log;
+pub mod variables;
+pub mod worker;
+
+pub use body::{Body, Broken, Piece, Pull};
+pub use compile::{Compiler, Surroundings, compile};
+pub use exchange::{Exchange, Persistence};
+pub use headers::{Field, Headers};
+pub use http::{Endpoint, Http, Served};
+pub use location::{Location, LocationBuilder};
+pub use module::{Content, Filter, Guard, Logger, Module, Stage, Step, Verdict};
+pub use response::Response;
+pub use worker::{Ending, Worker, drained};

@@ -15,12 +15,12 @@
 
 mod chunked;
 pub mod date;
-mod escape;
+pub mod escape;
 pub mod etag;
 mod fault;
 mod fields;
 mod framing;
-mod host;
+pub mod host;
 mod known;
 mod method;
 pub mod range;
@@ -32,6 +32,7 @@ pub mod target;
 pub mod token;
 
 pub use chunked::{BadChunk, BadChunkKind, ChunkDecoder, ChunkEvent, TrailerParser, Trailers};
+pub use host::{Authority, validate_host};
 pub use fault::{BadRequest, BadRequestKind, BadResponse, BadResponseKind};
 pub use framing::{
     Framing, ResponseFraming, content_length, request_framing, request_host, response_framing,

@@ -1,0 +1,244 @@
+//! One client connection speaking HTTP/1: waiting, and the loop from request to request.
+//!
+//! While it waits a connection holds its socket, a timer slot and this struct, but no buffer and
+//! no request: the future of a request is boxed when the first byte is there and dropped when
+//! the answer is sent. LIFECYCLE.md draws the whole life.
+
+use crate::http::Served;
+use crate::journey;
+use crate::settings::Lingering;
+use crate::worker::Worker;
+use net::{Block, Chunk, Stream, Timer};
+use session::budget::Permit;
+use session::log::Level;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use system::socket::Address;
+
+/// How much is read at a time while a connection's last bytes are dropped.
+const DRAIN_BLOCK: usize = 4096;
+
+/// A client connection.
+pub struct Connection {
+    /// The socket.
+    pub stream: Stream,
+    /// The one deadline of whatever the connection is doing.
+    pub timer: Timer,
+    /// The serial number that logs show after `*`.
+    pub id: u64,
+    /// Requests begun so far.
+    pub requests: Cell<u32>,
+    /// The client; none for unix sockets.
+    pub peer: Option<SocketAddr>,
+    /// When it was accepted, in milliseconds of the loop's clock.
+    pub accepted_ms: u64,
+    /// What the address it came to serves.
+    pub served: Rc<Served>,
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// Bytes received beyond what was asked for: the rest of a body, the next request.
+    leftover: RefCell<Option<Chunk>>,
+    _permit: Permit,
+}
+
+/// What follows a request.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// The next request, within so many milliseconds.
+    Keep { timeout_ms: u64, min_ms: u64 },
+    /// Nothing: close.
+    Close,
+    /// Close, but first drop what the client still sends.
+    Linger { time_ms: u64, timeout_ms: u64 },
+    /// Close with a reset.
+    Reset,
+}
+
+impl After {
+    /// Closing as the location's `lingering_close` says; `likely`: more data is expected.
+    pub(crate) fn closing(settings: &crate::settings::Settings, likely: bool) -> After {
+        let linger = match settings.lingering {
+            Lingering::Off => false,
+            Lingering::On => likely,
+            Lingering::Always => true,
+        };
+        match linger {
+            false => After::Close,
+            true => After::Linger {
+                time_ms: settings.lingering_time_ms,
+                timeout_ms: settings.lingering_timeout_ms,
+            },
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(
+        stream: Stream,
+        peer: &Address,
+        served: Rc<Served>,
+        worker: Rc<Worker>,
+        permit: Permit,
+    ) -> Connection {
+        let peer = match peer {
+            Address::Inet(address) => Some(*address),
+            Address::Unix(_) => None,
+        };
+        Connection {
+            stream,
+            timer: Timer::new(),
+            id: worker.next_connection_id(),
+            requests: Cell::new(0),
+            peer,
+            accepted_ms: net::now(),
+            served,
+            worker,
+            leftover: RefCell::new(None),
+            _permit: permit,
+        }
+    }
+
+    /// Bytes that were received and not used yet.
+    pub fn take_leftover(&self) -> Option<Chunk> {
+        self.leftover.borrow_mut().take()
+    }
+
+    /// Keeps bytes for whoever reads next.
+    pub fn put_leftover(&self, bytes: Chunk) {
+        if !bytes.is_empty() {
+            *self.leftover.borrow_mut() = Some(bytes);
+        }
+    }
+
+    /// True when bytes wait that were received already.
+    pub fn has_leftover(&self) -> bool {
+        self.leftover.borrow().is_some()
+    }
+
+    /// Reads into a block from the worker's pool; an empty block is the end of the stream.
+    pub fn poll_lend(&self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Block>> {
+        self.stream.poll_lend(cx, size)
+    }
+
+    /// The address the client connected to.
+    pub fn local(&self) -> Option<SocketAddr> {
+        use std::os::fd::AsFd;
+        match system::socket::local_address(self.stream.as_fd()) {
+            Ok(Address::Inet(address)) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// `, client: ...` for the error log.
+    pub(crate) fn context(&self, client: Option<SocketAddr>, out: &mut Vec<u8>) {
+        use std::io::Write;
+        // Writing to a vector cannot fail.
+        let _ = match client {
+            Some(address) => write!(out, ", client: {}", address.ip()),
+            None => write!(out, ", client: unix:"),
+        };
+    }
+
+    /// Logs what concerns the connection and no request.
+    pub fn log(&self, level: Level, message: fmt::Arguments<'_>) {
+        let Some(site) = self.served.sites.default_site() else { return };
+        let log = &site.root.error_log;
+        if log.enabled(level) {
+            log.write(level, Some(self.id), message, &|out| {
+                self.context(self.peer, out);
+                out.extend_from_slice(b", server: ");
+                out.extend_from_slice(self.served.address.to_string().as_bytes());
+            });
+        }
+    }
+}
+
+/// Serves a connection until it closes.
+pub(crate) async fn run(connection: Rc<Connection>) {
+    let Some(site) = connection.served.sites.default_site().cloned() else { return };
+    let min_ms = site.root.settings.keepalive.min_timeout_ms;
+    let mut idle = Idle { since: net::now(), timeout_ms: site.head.timeout_ms, min_ms };
+    drop(site);
+    loop {
+        if !wait(&connection, &idle).await {
+            return;
+        }
+        match Box::pin(journey::request(&connection)).await {
+            After::Keep { timeout_ms, min_ms } => {
+                idle = Idle { since: net::now(), timeout_ms, min_ms };
+            }
+            After::Close => return,
+            After::Reset => {
+                // A socket that cannot be told to reset is closed all the same.
+                let _ = connection.stream.reset_on_close();
+                return;
+            }
+            After::Linger { time_ms, timeout_ms } => {
+                Box::pin(linger(&connection, time_ms, timeout_ms)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// How long an idle connection may stay.
+struct Idle {
+    since: u64,
+    timeout_ms: u64,
+    min_ms: u64,
+}
+
+/// Waits for the first byte of a request; false when the connection is to be closed.
+async fn wait(connection: &Rc<Connection>, idle: &Idle) -> bool {
+    if connection.has_leftover() {
+        return true;
+    }
+    let deadline = idle.since.saturating_add(idle.timeout_ms);
+    connection.timer.set(deadline);
+    let place = connection.worker.idle(connection, idle.since, idle.min_ms);
+    let ready = poll_fn(|cx| {
+        if connection.stream.poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        connection.timer.poll_expired(cx).map(|()| false)
+    })
+    .await;
+    connection.worker.busy(place);
+    ready
+}
+
+/// Tells the client that no more is sent, and drops what it sends until it closes too, so that
+/// it sees the answer rather than a reset (RFC 9112 section 9.6).
+async fn linger(connection: &Rc<Connection>, time_ms: u64, timeout_ms: u64) {
+    if connection.stream.shutdown_write().is_err() {
+        return;
+    }
+    let _ = connection.take_leftover();
+    let end = net::now().saturating_add(time_ms);
+    poll_fn(|cx| {
+        loop {
+            let now = net::now();
+            if now >= end || connection.worker.is_stopping() {
+                return Poll::Ready(());
+            }
+            match connection.poll_lend(cx, DRAIN_BLOCK) {
+                Poll::Ready(Ok(block)) if !block.is_empty() => {
+                    connection.timer.set(end.min(now.saturating_add(timeout_ms)));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if connection.timer.deadline().is_none_or(|at| at > end) {
+                        connection.timer.set(end.min(now.saturating_add(timeout_ms)));
+                    }
+                    return connection.timer.poll_expired(cx);
+                }
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,310 @@
+//! One request and its answer: the state that every step of the journey shares.
+//!
+//! An exchange owns its text (`arena`), its header lists, its variables and its body; it shares
+//! the connection with subrequests and with the next request. See LIFECYCLE.md for its life.
+
+use crate::connection::Connection;
+use crate::headers::Headers;
+use crate::http::Http;
+use crate::location::Location;
+use crate::request_body::RequestBody;
+use crate::response::Response;
+use crate::site::Site;
+use session::log::{Level, Log};
+use session::regex::Captures;
+use session::text::{Arena, Span};
+use session::variables::{Cells, Subject, Variables};
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use wire::http1::{Method, Version};
+
+/// How many internal redirects one request may take (nginx: 10).
+pub const MAX_REDIRECTS: u8 = 10;
+/// How deep subrequests may nest (nginx: 50).
+pub const MAX_SUBREQUESTS: u8 = 50;
+
+/// What the client asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// The method, when it is one that means something to us.
+    pub method: Method,
+    /// The method as written.
+    pub method_text: Span,
+    /// The whole request line.
+    pub line: Span,
+    /// The target as written, without scheme and authority.
+    pub target: Span,
+    /// The path: decoded, normalised, possibly rewritten.
+    pub uri: Span,
+    /// The query, without `?`.
+    pub args: Span,
+    /// True when `uri` is what the target says, undecoded: it can be sent on as written.
+    pub plain_uri: bool,
+    /// The protocol version.
+    pub version: Version,
+    /// The header fields.
+    pub headers: Headers,
+    /// The host, validated and in lower case, without its port.
+    pub host: Span,
+    /// The host as written with its port; empty when the request named none.
+    pub host_field: Span,
+    /// Bytes of the head as received.
+    pub head_bytes: u32,
+}
+
+/// What a request does with the connection when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// The next request may follow.
+    Keep,
+    /// The connection is closed after the answer.
+    Close,
+}
+
+/// One request and its answer.
+pub struct Exchange {
+    /// The client's side.
+    pub connection: Rc<Connection>,
+    /// The configuration.
+    pub http: Rc<Http>,
+    /// The `server` that was chosen.
+    pub site: Rc<Site>,
+    /// The `location` that was chosen; the server's own level before one is chosen.
+    pub location: Rc<Location>,
+    /// All text.
+    pub arena: Arena,
+    /// What was asked.
+    pub request: Request,
+    /// The request's body.
+    pub body: RequestBody,
+    /// What is answered.
+    pub response: Response,
+    /// Whether the connection may go on.
+    pub persistence: Persistence,
+    /// Milliseconds of the loop's clock when the first byte of the request was seen.
+    pub started_ms: u64,
+    /// Set by a module that replaced the client's address (realip).
+    pub client: Option<SocketAddr>,
+    /// How many internal redirects were taken.
+    pub redirects: u8,
+    /// 0 for the client's request, more for subrequests.
+    pub depth: u8,
+    /// True after an internal redirect: locations marked `internal` are open.
+    pub internal: bool,
+    /// True once `error_page` led somewhere, so that it does not do so again.
+    pub error_page_used: bool,
+    /// The status that `error_page` demands in place of the content's.
+    pub status_override: Option<u16>,
+    /// Bytes sent to the client: whole and without the head.
+    pub sent: Sent,
+    /// The random identity of the request (`$request_id`), once asked for.
+    pub request_id: Option<Span>,
+    pub(crate) captures: Captures,
+    pub(crate) cells: Cells,
+    states: Vec<Box<dyn Any>>,
+}
+
+/// What went to the client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// Bytes of head and body.
+    pub bytes: u64,
+    /// Bytes of the head.
+    pub head_bytes: u64,
+    /// The head is on its way: the answer can no longer be replaced.
+    pub head: bool,
+    /// The status line was logged with this in place of the response's: 499, 408.
+    pub logged_status: Option<u16>,
+    /// The client took nothing for too long.
+    pub timed_out: bool,
+    /// The answer was sent whole.
+    pub complete: bool,
+    /// The body was sent in chunks.
+    pub chunked: bool,
+}
+
+impl Exchange {
+    /// A fresh exchange on `connection` for a head that lies at the start of `arena`.
+    pub(crate) fn new(
+        connection: Rc<Connection>,
+        http: Rc<Http>,
+        site: Rc<Site>,
+        arena: Arena,
+        request: Request,
+        body: RequestBody,
+    ) -> Exchange {
+        let cells = Cells::new(http.variables.len());
+        let location = site.root.clone();
+        Exchange {
+            connection,
+            http,
+            site,
+            location,
+            arena,
+            request,
+            body,
+            response: Response::default(),
+            persistence: Persistence::Close,
+            started_ms: net::now(),
+            client: None,
+            redirects: 0,
+            depth: 0,
+            internal: false,
+            error_page_used: false,
+            status_override: None,
+            sent: Sent::default(),
+            request_id: None,
+            captures: Captures::default(),
+            cells,
+            states: Vec::new(),
+        }
+    }
+
+    /// A subrequest of this exchange for `uri`: shares the connection, owns the rest.
+    pub fn subrequest(&self, uri: &[u8], args: &[u8]) -> Exchange {
+        let mut arena = self.arena.duplicate();
+        let uri = arena.push(uri);
+        let args = arena.push(args);
+        let request = Request {
+            method: Method::Get,
+            method_text: arena.push(b"GET"),
+            headers: self.request.headers.clone(),
+            uri,
+            args,
+            plain_uri: false,
+            ..self.request
+        };
+        let (connection, http) = (self.connection.clone(), self.http.clone());
+        let body = RequestBody::absent();
+        let mut child = Exchange::new(connection, http, self.site.clone(), arena, request, body);
+        child.depth = self.depth + 1;
+        child.internal = true;
+        child.client = self.client;
+        child.started_ms = self.started_ms;
+        child.request_id = self.request_id;
+        child
+    }
+
+    /// True for the client's own request.
+    pub fn is_main(&self) -> bool {
+        self.depth == 0
+    }
+
+    /// The text of `span`.
+    pub fn text(&self, span: Span) -> &[u8] {
+        self.arena.text(span)
+    }
+
+    /// The client's address: what realip found, else the socket's peer; none for unix sockets.
+    pub fn client_address(&self) -> Option<SocketAddr> {
+        self.client.or(self.connection.peer)
+    }
+
+    /// The module state of type `T`, if it was set.
+    pub fn state<T: 'static>(&mut self) -> Option<&mut T> {
+        self.states.iter_mut().find_map(|state| state.downcast_mut())
+    }
+
+    /// The module state of type `T`, made when missing.
+    pub fn state_or_default<T: Default + 'static>(&mut self) -> &mut T {
+        let at = match self.states.iter().position(|state| state.is::<T>()) {
+            Some(at) => at,
+            None => {
+                self.states.push(Box::new(T::default()));
+                self.states.len() - 1
+            }
+        };
+        // The position was found by type, or the state was just pushed with it.
+        self.states[at].downcast_mut().expect("state of this type")
+    }
+
+    /// Forgets what a location's modules computed: nginx does so at internal redirects.
+    pub(crate) fn forget_states(&mut self) {
+        self.states.retain(|state| state.is::<crate::upstream_log::UpstreamLog>());
+    }
+
+    /// Remembers the groups of a successful match for `$1` and friends.
+    pub fn set_captures(&mut self, captures: Captures) {
+        self.captures = captures;
+    }
+
+    /// The error log of the place where the request is.
+    pub fn log(&self) -> &Log {
+        &self.location.error_log
+    }
+
+    /// Writes to the error log with the request's context.
+    pub fn log_error(&self, level: Level, message: fmt::Arguments<'_>) {
+        let log = self.log();
+        if !log.enabled(level) {
+            return;
+        }
+        log.write(level, Some(self.connection.id), message, &|out| self.context(out));
+    }
+
+    /// What nginx appends to each error line of a request.
+    fn context(&self, out: &mut Vec<u8>) {
+        self.connection.context(self.client_address(), out);
+        let mut add = |label: &[u8], text: &[u8], quote: bool| {
+            out.extend_from_slice(label);
+            if quote {
+                out.push(b'"');
+            }
+            out.extend_from_slice(text);
+            if quote {
+                out.push(b'"');
+            }
+        };
+        add(b", server: ", &self.site.name, false);
+        if !self.request.line.is_empty() {
+            add(b", request: ", self.text(self.request.line), true);
+        }
+        if self.depth > 0 {
+            add(b", subrequest: ", self.text(self.request.uri), true);
+        }
+        if let Some(log) = self.peek_state::<crate::upstream_log::UpstreamLog>()
+            && let Some(url) = log.current()
+        {
+            add(b", upstream: ", self.text(url), true);
+        }
+        if !self.request.host_field.is_empty() {
+            add(b", host: ", self.text(self.request.host_field), true);
+        }
+        if let Some(referer) = self.request.headers.value(wire::http1::Known::Referer) {
+            add(b", referrer: ", self.text(referer), true);
+        }
+    }
+
+    /// The module state of type `T`, read only.
+    pub fn peek_state<T: 'static>(&self) -> Option<&T> {
+        self.states.iter().find_map(|state| state.downcast_ref())
+    }
+}
+
+impl Subject for Exchange {
+    fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    fn arena_mut(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+
+    fn variables(&self) -> Rc<Variables<Exchange>> {
+        self.http.variables.clone()
+    }
+
+    fn cells(&mut self) -> &mut Cells {
+        &mut self.cells
+    }
+
+    fn capture(&mut self, n: u8) -> Option<Span> {
+        self.captures.group(n)
+    }
+
+    fn complain(&mut self, message: fmt::Arguments<'_>) {
+        self.log_error(Level::Error, message);
+    }
+}

@@ -1,0 +1,162 @@
+//! The `listen` directive: an address and the options of its socket.
+
+use config::{Args, Invalid, read};
+use system::socket::{Address, Keepalive, ListenOptions};
+
+/// One `listen`.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Where to listen.
+    pub address: Address,
+    /// As written, for messages.
+    pub text: String,
+    /// How to open the socket.
+    pub options: ListenOptions,
+    /// An option of the socket was given: only one `listen` per address may do so.
+    pub has_options: bool,
+    /// Requests that no name claims go to this server.
+    pub default_server: bool,
+}
+
+/// Reads the arguments of `listen`.
+///
+/// # Errors
+/// nginx's words for an address or a parameter that is not one.
+pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
+    let text = args.str(0).into_owned();
+    let address = parse_address(&text).map_err(|reason| Invalid::new(reason).at(0))?;
+    let mut listen = Listen {
+        address,
+        text,
+        options: ListenOptions::default(),
+        has_options: false,
+        default_server: false,
+    };
+    for (i, word) in args.words().iter().enumerate().skip(1) {
+        parameter(&mut listen, &word.str()).map_err(|invalid| invalid.at(i))?;
+    }
+    Ok(listen)
+}
+
+/// `80`, `*:80`, `1.2.3.4`, `1.2.3.4:80`, `[::]:80`, `localhost:80`, `unix:/path`.
+fn parse_address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err(format!(
+                "no path in the unix domain socket in \"{text}\" of the \"listen\" directive"
+            ));
+        }
+        return Ok(Address::Unix(path.into()));
+    }
+    let of_listen = |reason: &str| format!("{reason} in \"{text}\" of the \"listen\" directive");
+    let port = |digits: &str| match digits.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(of_listen("invalid port")),
+    };
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(Address::any_v4(port(text)?));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, digits)) if !digits.contains(']') => (host, port(digits)?),
+        _ => (text, 80),
+    };
+    if host == "*" {
+        return Ok(Address::any_v4(port));
+    }
+    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let ip: std::net::Ipv6Addr =
+            inner.parse().map_err(|_| of_listen("invalid IPv6 address"))?;
+        return Ok(Address::Inet((ip, port).into()));
+    }
+    if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
+        return Ok(Address::Inet((ip, port).into()));
+    }
+    if host.is_empty() {
+        return Err(of_listen("no host"));
+    }
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok();
+    let first = found.and_then(|mut all| all.next());
+    first.map(Address::Inet).ok_or_else(|| of_listen("host not found"))
+}
+
+fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {
+    let invalid = |what: &str| Invalid::new(format!("invalid {what} \"{word}\""));
+    let options = &mut listen.options;
+    let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
+    match (name, value) {
+        ("default_server" | "default", None) => {
+            listen.default_server = true;
+            return Ok(());
+        }
+        ("bind", None) => {}
+        ("reuseport", None) => options.reuseport = true,
+        ("deferred", None) => options.deferred = true,
+        ("backlog", Some(n)) => {
+            options.backlog =
+                n.parse().ok().filter(|n| *n != 0).ok_or_else(|| invalid("backlog"))?;
+        }
+        ("fastopen", Some(n)) => {
+            options.fastopen = Some(n.parse().map_err(|_| invalid("fastopen"))?);
+        }
+        ("rcvbuf", Some(size)) => {
+            let bytes = read::parse_size(size.as_bytes()).and_then(|n| u32::try_from(n).ok());
+            options.rcvbuf = Some(bytes.ok_or_else(|| invalid("rcvbuf"))?);
+        }
+        ("sndbuf", Some(size)) => {
+            let bytes = read::parse_size(size.as_bytes()).and_then(|n| u32::try_from(n).ok());
+            options.sndbuf = Some(bytes.ok_or_else(|| invalid("sndbuf"))?);
+        }
+        ("ipv6only", Some(value)) => {
+            let is_v6 = matches!(&listen.address, Address::Inet(a) if a.is_ipv6());
+            if !is_v6 {
+                let reason = format!("ipv6only is not supported on addr \"{}\"", listen.text);
+                return Err(Invalid::new(reason));
+            }
+            options.ipv6only = match value {
+                "on" => true,
+                "off" => false,
+                _ => {
+                    return Err(Invalid::new(format!("invalid ipv6only flags \"{value}\"")));
+                }
+            };
+        }
+        ("so_keepalive", Some(value)) => {
+            options.keepalive = keepalive(value)
+                .ok_or_else(|| Invalid::new(format!("invalid so_keepalive value: \"{value}\"")))?;
+        }
+        _ => return Err(invalid("parameter")),
+    }
+    // Each option of the socket implies a socket of its own, as nginx's `bind` does.
+    options.bind = true;
+    listen.has_options = true;
+    Ok(())
+}
+
+fn keepalive(value: &str) -> Option<Keepalive> {
+    match value {
+        "on" => {
+            return Some(Keepalive::On { idle_s: None, interval_s: None, count: None });
+        }
+        "off" => return Some(Keepalive::Off),
+        _ => {}
+    }
+    let mut parts = value.split(':');
+    let mut seconds = || -> Option<Option<u32>> {
+        match parts.next()? {
+            "" => Some(None),
+            text => {
+                read::parse_time_s(text.as_bytes()).and_then(|s| u32::try_from(s).ok()).map(Some)
+            }
+        }
+    };
+    let (idle_s, interval_s) = (seconds()?, seconds()?);
+    let count = match parts.next()? {
+        "" => None,
+        text => Some(text.parse().ok()?),
+    };
+    let empty = idle_s.is_none() && interval_s.is_none() && count.is_none();
+    if parts.next().is_some() || empty {
+        return None;
+    }
+    Some(Keepalive::On { idle_s, interval_s, count })
+}

@@ -1,0 +1,413 @@
+//! Putting an answer on the wire: filters, the head in nginx's order, the body with its framing.
+
+use crate::body::Body;
+use crate::exchange::{Exchange, Persistence};
+use crate::settings::Tokens;
+use net::{Block, Data, OutQueue};
+use session::log::Level;
+use session::text::{Span, push_number};
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use system::errno::Errno;
+use wire::http1::{Known, Method, Version, status};
+
+/// Bytes queued beyond which no more is pulled from a body before some are sent.
+const HIGH_WATER: u64 = 128 * 1024;
+
+/// How sending an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SendEnd {
+    /// All of it was sent.
+    Complete,
+    /// The client is gone, or took nothing for too long.
+    ClientLost,
+    /// The body broke off: the connection must close to tell the client so.
+    Truncated,
+}
+
+/// How the end of a body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    /// No body follows the head.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks (RFC 9112 section 7.1).
+    Chunked,
+    /// All until the connection closes.
+    UntilClose,
+}
+
+/// Applies the location's filters and sends the answer.
+pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
+    let location = x.location.clone();
+    for filter in &location.filters {
+        filter.apply(x);
+    }
+    let mut out = OutQueue::new();
+    let coding = coding(x);
+    x.sent.chunked = coding == Coding::Chunked;
+    if x.request.version >= Version::HTTP_10 {
+        let head = head(x, coding);
+        x.sent.head_bytes = head.len() as u64;
+        out.push(head);
+    }
+    x.sent.head = true;
+    x.connection.timer.clear();
+    let body = std::mem::take(&mut x.response.body);
+    if let Body::Tunnel(tunnel) = body {
+        return send_tunnel(x, out, tunnel).await;
+    }
+    let body = if coding == Coding::None { Body::Empty } else { body };
+    let corked = cork(x, &body);
+    let mut sender =
+        Sender { out, body, coding, left: length_of(coding), ended: false, chunk: false };
+    let end = poll_fn(|cx| sender.poll(cx, x)).await;
+    x.sent.complete = end == SendEnd::Complete;
+    if corked {
+        // A connection that is being closed may refuse; its bytes leave all the same.
+        let _ = x.connection.stream.set_nopush(false);
+    }
+    end
+}
+
+async fn send_tunnel(x: &mut Exchange, mut out: OutQueue, tunnel: crate::body::Tunnel) -> SendEnd {
+    x.persistence = Persistence::Close;
+    let flushed = poll_fn(|cx| flush(cx, x, &mut out)).await;
+    if flushed.is_err() {
+        return SendEnd::ClientLost;
+    }
+    x.sent.bytes += tunnel(x.connection.clone()).await;
+    SendEnd::Complete
+}
+
+/// With `tcp_nopush`, a file's head and beginning leave in one packet.
+fn cork(x: &Exchange, body: &Body) -> bool {
+    let settings = &x.location.settings;
+    let is_file = matches!(body, Body::Whole(Data::File(_)));
+    is_file
+        && settings.sendfile
+        && settings.tcp_nopush
+        && x.connection.peer.is_some()
+        && x.connection.stream.set_nopush(true).is_ok()
+}
+
+fn length_of(coding: Coding) -> u64 {
+    match coding {
+        Coding::Length(length) => length,
+        _ => 0,
+    }
+}
+
+/// Decides the framing, and with it whether the connection may go on.
+fn coding(x: &mut Exchange) -> Coding {
+    let response = &x.response;
+    let bodiless = matches!(response.status, 100..=199 | 204 | 304);
+    if bodiless || x.request.method == Method::Head {
+        if bodiless {
+            x.response.length = None;
+        }
+        return Coding::None;
+    }
+    match response.length {
+        Some(length) => Coding::Length(length),
+        None if matches!(response.body, Body::Empty) => {
+            x.response.length = Some(0);
+            Coding::Length(0)
+        }
+        None if x.request.version >= Version::HTTP_11 && x.location.settings.chunked => {
+            Coding::Chunked
+        }
+        None => {
+            x.persistence = Persistence::Close;
+            Coding::UntilClose
+        }
+    }
+}
+
+/// Writes the head: nginx's own fields first, in nginx's order, then the rest.
+fn head(x: &mut Exchange, coding: Coding) -> Block {
+    let place = x.response.location.map(|place| absolute(x, place));
+    let response = &x.response;
+    let settings = &x.location.settings;
+    let mut line = HeadWriter { out: Vec::new() };
+    std::mem::swap(&mut line.out, &mut scratch());
+    line.out.clear();
+    line.raw(b"HTTP/1.1 ");
+    match response.status_line {
+        Some(text) => line.raw(x.arena.text(text)),
+        None => match status::status_text(response.status) {
+            None => {
+                push_number(&mut line.out, u64::from(response.status));
+                line.raw(b" ");
+            }
+            Some(text) => line.raw(text.as_bytes()),
+        },
+    }
+    line.raw(b"\r\n");
+    let identity = system::identity::identity();
+    if response.headers.find(Known::Server).is_none() {
+        let server =
+            if settings.tokens == Tokens::Off { identity.program } else { identity.server };
+        line.field(b"Server", server.as_bytes());
+    }
+    if response.headers.find(Known::Date).is_none() {
+        line.field(b"Date", &session::clock::http_date());
+    }
+    if let Some(kind) = response.content_type {
+        line.raw(b"Content-Type: ");
+        line.raw(x.arena.text(kind));
+        if let Some(charset) = response.charset {
+            line.raw(b"; charset=");
+            line.raw(x.arena.text(charset));
+        }
+        line.raw(b"\r\n");
+    }
+    if let Some(length) = response.length {
+        line.raw(b"Content-Length: ");
+        push_number(&mut line.out, length);
+        line.raw(b"\r\n");
+    }
+    if let Some(changed) = response.last_modified {
+        line.field(b"Last-Modified", &wire::http1::date::format(changed as i64));
+    }
+    if let Some(place) = place {
+        line.field(b"Location", x.arena.text(place));
+    }
+    if coding == Coding::Chunked {
+        line.raw(b"Transfer-Encoding: chunked\r\n");
+    }
+    connection_fields(x, &mut line);
+    for field in response.headers.iter() {
+        line.field(field.name(&x.arena), x.arena.text(field.value));
+    }
+    line.raw(b"\r\n");
+    let block = Block::copy_of(&line.out);
+    keep_scratch(line.out);
+    block
+}
+
+fn connection_fields(x: &Exchange, line: &mut HeadWriter) {
+    if x.response.status == 101 {
+        line.raw(b"Connection: upgrade\r\n");
+        return;
+    }
+    if x.persistence == Persistence::Close {
+        line.raw(b"Connection: close\r\n");
+        return;
+    }
+    line.raw(b"Connection: keep-alive\r\n");
+    if let Some(seconds) = x.location.settings.keepalive.header_s {
+        line.raw(b"Keep-Alive: timeout=");
+        push_number(&mut line.out, seconds);
+        line.raw(b"\r\n");
+    }
+}
+
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+fn scratch() -> Vec<u8> {
+    SCRATCH.with_borrow_mut(std::mem::take)
+}
+
+fn keep_scratch(bytes: Vec<u8>) {
+    SCRATCH.with_borrow_mut(|kept| *kept = bytes);
+}
+
+struct HeadWriter {
+    out: Vec<u8>,
+}
+
+impl HeadWriter {
+    fn raw(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.raw(name);
+        self.raw(b": ");
+        self.raw(value);
+        self.raw(b"\r\n");
+    }
+}
+
+/// A path becomes a full URL, as `absolute_redirect` and its kin say.
+fn absolute(x: &mut Exchange, place: Span) -> Span {
+    let settings = &x.location.settings;
+    if !x.text(place).starts_with(b"/") || !settings.absolute_redirect {
+        return place;
+    }
+    let by_name = settings.server_name_in_redirect || x.request.host.is_empty();
+    let with_port = settings.port_in_redirect;
+    let local = x.connection.local();
+    let mut url = b"http://".to_vec();
+    if by_name && !x.site.name.is_empty() {
+        url.extend_from_slice(&x.site.name);
+    } else if !x.request.host.is_empty() {
+        url.extend_from_slice(x.text(x.request.host));
+    } else if let Some(address) = local {
+        let ip = address.ip();
+        let text = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        url.extend_from_slice(text.as_bytes());
+    }
+    if let Some(port) = local.map(|address| address.port()).filter(|port| *port != 80 && with_port)
+    {
+        url.push(b':');
+        push_number(&mut url, u64::from(port));
+    }
+    url.extend_from_slice(x.text(place));
+    x.arena.push(&url)
+}
+
+/// Writes what is queued; the client has `send_timeout` for each step.
+fn flush(cx: &mut Context<'_>, x: &mut Exchange, out: &mut OutQueue) -> Poll<io::Result<()>> {
+    let before = out.sent();
+    let connection = x.connection.clone();
+    let flushed = out.poll_flush(cx, &connection.stream);
+    let wrote = out.sent() - before;
+    x.sent.bytes += wrote;
+    if flushed.is_ready() {
+        connection.timer.clear();
+        return flushed;
+    }
+    if wrote > 0 || connection.timer.deadline().is_none() {
+        connection.timer.set(net::now().saturating_add(x.location.settings.send_timeout_ms));
+    }
+    ready!(connection.timer.poll_expired(cx));
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// An answer on its way.
+struct Sender {
+    out: OutQueue,
+    body: Body,
+    coding: Coding,
+    /// Bytes of a body of known length still to come.
+    left: u64,
+    ended: bool,
+    /// A chunk was begun: its end is still to be written.
+    chunk: bool,
+}
+
+impl Sender {
+    fn poll(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Poll<SendEnd> {
+        loop {
+            let mut waiting = false;
+            while !self.ended && self.out.len_bytes() < HIGH_WATER {
+                match self.body.poll_pull(cx, x) {
+                    Poll::Ready(Ok(Some(piece))) => {
+                        self.queue(piece.data);
+                        if piece.flush {
+                            break;
+                        }
+                    }
+                    Poll::Ready(Ok(None)) => self.finish(x),
+                    Poll::Ready(Err(_)) => return Poll::Ready(self.broken(cx, x)),
+                    Poll::Pending => {
+                        waiting = true;
+                        break;
+                    }
+                }
+            }
+            if self.out.is_empty() && self.ended {
+                return Poll::Ready(self.verdict(x));
+            }
+            match flush(cx, x, &mut self.out) {
+                Poll::Ready(Ok(())) if self.ended => return Poll::Ready(self.verdict(x)),
+                Poll::Ready(Ok(())) if waiting => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(lost(x, &error)),
+                Poll::Pending => {
+                    self.body.poll_ahead(cx, x);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, data: Data) {
+        let length = data.len();
+        if length == 0 {
+            return;
+        }
+        match self.coding {
+            Coding::Chunked => {
+                let mut size = [0u8; 20];
+                self.out.push(Block::copy_of(chunk_head(&mut size, length, self.chunk)));
+                self.chunk = true;
+                self.out.push(data);
+            }
+            Coding::Length(_) => {
+                // More than was announced would be read as the next answer.
+                self.left = self.left.saturating_sub(length);
+                self.out.push(data);
+            }
+            Coding::UntilClose => self.out.push(data),
+            Coding::None => {}
+        }
+    }
+
+    fn finish(&mut self, x: &mut Exchange) {
+        self.ended = true;
+        if self.coding != Coding::Chunked {
+            return;
+        }
+        let mut end = Vec::with_capacity(16);
+        if self.chunk {
+            end.extend_from_slice(b"\r\n");
+        }
+        end.extend_from_slice(b"0\r\n");
+        for field in x.response.trailers.iter() {
+            end.extend_from_slice(field.name(&x.arena));
+            end.extend_from_slice(b": ");
+            end.extend_from_slice(x.arena.text(field.value));
+            end.extend_from_slice(b"\r\n");
+        }
+        end.extend_from_slice(b"\r\n");
+        self.out.push(Data::from(end));
+    }
+
+    /// The body broke off: what is queued is sent as far as it goes at once.
+    fn broken(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> SendEnd {
+        // Whether these last bytes arrive makes no difference to the verdict.
+        let _ = flush(cx, x, &mut self.out);
+        SendEnd::Truncated
+    }
+
+    fn verdict(&self, x: &mut Exchange) -> SendEnd {
+        match self.left {
+            0 => SendEnd::Complete,
+            _ => {
+                x.persistence = Persistence::Close;
+                SendEnd::Truncated
+            }
+        }
+    }
+}
+
+fn lost(x: &mut Exchange, error: &io::Error) -> SendEnd {
+    if error.kind() == io::ErrorKind::TimedOut {
+        x.log_error(Level::Info, format_args!("client timed out"));
+        x.sent.timed_out = true;
+    } else {
+        let text = Errno::from(error);
+        x.log_error(Level::Info, format_args!("send() failed ({text})"));
+    }
+    SendEnd::ClientLost
+}
+
+/// `\r\n1F\r\n`: the end of the chunk before, and the size of the next.
+fn chunk_head(buffer: &mut [u8; 20], length: u64, after_chunk: bool) -> &[u8] {
+    use std::io::Write;
+    let size = buffer.len();
+    let mut rest = &mut buffer[..];
+    let before: &[u8] = if after_chunk { b"\r\n" } else { b"" };
+    // Sixteen digits and four line ends fit in the buffer.
+    let _ = rest.write_all(before);
+    let _ = write!(rest, "{length:x}\r\n");
+    let used = size - rest.len();
+    &buffer[..used]
+}

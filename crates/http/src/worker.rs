@@ -1,0 +1,245 @@
+//! What the connections of one worker share: the configuration, the idle connections in the
+//! order in which they fell silent, and whether the worker is on its way out.
+
+use crate::connection::{self, Connection};
+use crate::http::{Endpoint, Http, Served};
+use net::{Listener, Stream};
+use session::budget;
+use session::log::Level;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use system::socket::Address;
+
+/// What a retiring worker grants an idle connection at least, in milliseconds of silence: a
+/// request that is already on its way is not met with a closed socket.
+const RETIRE_QUIET_MS: u64 = 2_000;
+/// How many idle connections are closed at a time to make room for new ones (nginx: 32).
+const SHED: usize = 32;
+/// How long accepting pauses after an error that will not go away by itself, such as no
+/// descriptors left (nginx: accept_mutex_delay).
+const ACCEPT_PAUSE_MS: u64 = 500;
+
+/// How a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A new generation has taken over: idle connections are spared until they are quiet.
+    Retire,
+    /// The program stops: idle connections are closed at once.
+    Stop,
+}
+
+/// One worker's shared state.
+pub struct Worker {
+    /// The configuration.
+    pub http: Rc<Http>,
+    ending: Cell<Option<Ending>>,
+    idle: RefCell<IdleList>,
+    next_id: Cell<u64>,
+}
+
+impl Worker {
+    /// A worker that serves `http`.
+    pub fn new(http: Rc<Http>) -> Rc<Worker> {
+        Rc::new(Worker {
+            http,
+            ending: Cell::new(None),
+            idle: RefCell::new(IdleList::default()),
+            next_id: Cell::new(1),
+        })
+    }
+
+    /// Begins the end. Connections in use finish their request first; the process may exit when
+    /// `session::budget` is unused.
+    pub fn end(&self, ending: Ending) {
+        self.ending.set(Some(ending));
+        let quiet_ms = match ending {
+            Ending::Retire => RETIRE_QUIET_MS,
+            Ending::Stop => 0,
+        };
+        self.idle.borrow().each(|connection, since, min_ms| {
+            let min_ms = if ending == Ending::Stop { 0 } else { min_ms };
+            let at = since.saturating_add(quiet_ms.max(min_ms));
+            connection
+                .timer
+                .set(connection.timer.deadline().map_or(at, |deadline| deadline.min(at)));
+        });
+    }
+
+    /// True once the worker takes no further requests on its connections.
+    pub fn is_ending(&self) -> bool {
+        self.ending.get().is_some()
+    }
+
+    /// True when the whole program stops.
+    pub fn is_stopping(&self) -> bool {
+        self.ending.get() == Some(Ending::Stop)
+    }
+
+    pub(crate) fn next_connection_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
+    }
+
+    /// Enters a connection that fell silent; [`Worker::busy`] takes it out again.
+    pub(crate) fn idle(&self, connection: &Rc<Connection>, since: u64, min_ms: u64) -> u32 {
+        self.idle.borrow_mut().push(connection.clone(), since, min_ms)
+    }
+
+    pub(crate) fn busy(&self, place: u32) {
+        self.idle.borrow_mut().remove(place);
+    }
+
+    /// Makes the connections that are idle for the longest time close.
+    fn shed(&self) {
+        let now = net::now();
+        let mut left = SHED;
+        self.idle.borrow().each(|connection, since, min_ms| {
+            if left > 0 && since.saturating_add(min_ms) <= now {
+                connection.timer.set(now);
+                left -= 1;
+            }
+        });
+    }
+
+    /// Accepts connections of one socket until the future is dropped.
+    pub async fn accept(self: Rc<Worker>, listener: Listener, endpoint: Rc<Endpoint>) {
+        loop {
+            if budget::used() >= budget::limit() {
+                self.shed();
+                listener.pause();
+                let limit = budget::limit();
+                self.log(Level::Alert, format_args!("{limit} worker_connections are not enough"));
+                poll_fn(budget::poll_available).await;
+                if let Err(error) = listener.resume() {
+                    self.log(Level::Alert, format_args!("epoll_ctl() failed {error}"));
+                    return;
+                }
+            }
+            match listener.accept().await {
+                Ok((stream, peer)) => self.clone().accepted(stream, peer, &endpoint),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => {
+                    let number = error.raw_os_error().unwrap_or(0);
+                    let text = system::errno::Errno(number);
+                    self.log(Level::Crit, format_args!("accept4() failed ({text})"));
+                    listener.pause();
+                    self.shed();
+                    net::sleep(ACCEPT_PAUSE_MS).await;
+                    if listener.resume().is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn accepted(self: Rc<Worker>, stream: Stream, peer: Address, endpoint: &Endpoint) {
+        let Some(permit) = budget::acquire() else { return };
+        let Some(served) = endpoint.served_for(&stream) else { return };
+        let connection = Connection::new(stream, &peer, served, self, permit);
+        net::spawn(connection::run(Rc::new(connection)));
+    }
+
+    fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
+        self.http.error_log.write(level, None, message, &session::log::no_context);
+    }
+}
+
+/// The peer is to blame, or nobody: try the next one.
+fn is_passing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::Interrupted)
+        || error.raw_os_error() == Some(71 /* EPROTO, accept(2) */)
+}
+
+impl Endpoint {
+    /// Which of the socket's addresses a connection came to.
+    fn served_for(&self, stream: &Stream) -> Option<Rc<Served>> {
+        use std::os::fd::AsFd;
+        if let [(_, only)] = self.served.as_slice() {
+            return Some(only.clone());
+        }
+        let local = system::socket::local_address(stream.as_fd()).ok()?;
+        let exact = self.served.iter().find(|(address, _)| *address == local);
+        exact.or(self.served.last()).map(|(_, served)| served.clone())
+    }
+}
+
+/// Idle connections, the longest silent first: a list linked through a slab, so that entering
+/// and leaving cost a few stores and no allocation.
+#[derive(Default)]
+struct IdleList {
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    first: Option<u32>,
+    last: Option<u32>,
+}
+
+struct Node {
+    connection: Option<Rc<Connection>>,
+    since: u64,
+    min_ms: u32,
+    previous: Option<u32>,
+    next: Option<u32>,
+}
+
+impl IdleList {
+    fn push(&mut self, connection: Rc<Connection>, since: u64, min_ms: u64) -> u32 {
+        let node = Node {
+            connection: Some(connection),
+            since,
+            min_ms: min_ms.min(u64::from(u32::MAX)) as u32,
+            previous: self.last,
+            next: None,
+        };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.nodes[place as usize] = node;
+                place
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() as u32 - 1
+            }
+        };
+        match self.last {
+            Some(last) => self.nodes[last as usize].next = Some(place),
+            None => self.first = Some(place),
+        }
+        self.last = Some(place);
+        place
+    }
+
+    fn remove(&mut self, place: u32) {
+        let node = &mut self.nodes[place as usize];
+        node.connection = None;
+        let (previous, next) = (node.previous, node.next);
+        match previous {
+            Some(at) => self.nodes[at as usize].next = next,
+            None => self.first = next,
+        }
+        match next {
+            Some(at) => self.nodes[at as usize].previous = previous,
+            None => self.last = previous,
+        }
+        self.free.push(place);
+    }
+
+    fn each(&self, mut visit: impl FnMut(&Rc<Connection>, u64, u64)) {
+        let mut at = self.first;
+        while let Some(place) = at {
+            let node = &self.nodes[place as usize];
+            if let Some(connection) = &node.connection {
+                visit(connection, node.since, u64::from(node.min_ms));
+            }
+            at = node.next;
+        }
+    }
+}
+
+/// Waits until every connection of this worker is closed.
+pub async fn drained() {
+    poll_fn(budget::poll_unused).await;
+}
