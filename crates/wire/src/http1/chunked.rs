@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! START -> SIZE -+-> (PADDING | EXTENSION) -+-> CR LF -+- size > 0 -> DATA -> CR LF -> START
-//!                +--------------------------+          +- size = 0 -> TRAILERS -> empty line -> DONE
+//!                +--------------------------+          +- size = 0 -> TRAILERS -> CR LF -> DONE
 //! ```
 //!
 //! The decoder never copies: it says how many bytes of framing to skip and how many bytes of data

@@ -11,7 +11,8 @@
 //! | a response head | [`ResponseParser`], then [`response_framing`] |
 //! | a chunked body | [`ChunkDecoder`], and [`TrailerParser`] for its trailer section |
 //! | a path, its query and extension; a host name; escaping | [`target`] |
-//! | dates, ranges, entity tags, tokens, status texts | [`date`], [`range`], [`etag`], [`token`], [`status`] |
+//! | dates, ranges, entity tags | [`date`], [`range`], [`etag`] |
+//! | lists of tokens, status texts | [`token`], [`status`] |
 
 mod chunked;
 pub mod date;
@@ -32,11 +33,11 @@ pub mod target;
 pub mod token;
 
 pub use chunked::{BadChunk, BadChunkKind, ChunkDecoder, ChunkEvent, TrailerParser, Trailers};
-pub use host::{Authority, validate_host};
 pub use fault::{BadRequest, BadRequestKind, BadResponse, BadResponseKind};
 pub use framing::{
     Framing, ResponseFraming, content_length, request_framing, request_host, response_framing,
 };
+pub use host::{Authority, validate_host};
 pub use known::Known;
 pub use method::Method;
 pub use request::{Form, Options, Parsed, RequestLine, RequestParser};

@@ -1,12 +1,12 @@
 //! Request heads: the request line as a small state machine, then its field lines.
 //!
 //! ```text
-//! START -> METHOD -> GAP -+- '/' ----> TARGET -----------------+-> AFTER -+- 'H' -> VERSION -> TAIL
-//!   |                     |              ^                     |          |                     |
-//! CR LF skipped           +- letter -> SCHEME -> "://" -> HOST +          +- CR LF (HTTP/0.9) --+
-//!                         |                                    |                                |
-//!                         +- CONNECT ---------> HOST ':' PORT -+                                v
-//!                                                                               FIELDS -> complete
+//! START -> METHOD -> GAP -+- '/' --> TARGET ------------------+-> AFTER -+- 'H' -> VERSION -> TAIL
+//!   |                     |            ^                      |          |                    |
+//! CR LF skipped           +- letter -> SCHEME "://" -> HOST --+          +- CR LF (HTTP/0.9) -+
+//!                         |                                   |                               |
+//!                         +- CONNECT --------> HOST ':' PORT -+                               v
+//!                                                                             FIELDS -> complete
 //! ```
 //!
 //! Every transition is taken on one byte, and stage and position are kept between calls: a head
@@ -318,18 +318,16 @@ impl RequestParser {
     /// One byte in a stage that is a byte or a few long.
     fn byte(&mut self, byte: u8) -> Result<(), BadRequest> {
         match self.stage {
-            Stage::Start | Stage::StartCr => return self.start(byte),
-            Stage::Gap => return self.gap(byte),
-            Stage::Scheme | Stage::SchemeSlash | Stage::SchemeSlashSlash => {
-                return self.scheme_byte(byte);
-            }
-            Stage::After => return self.after_target(byte),
+            Stage::Start | Stage::StartCr => self.start(byte),
+            Stage::Gap => self.gap(byte),
+            Stage::Scheme | Stage::SchemeSlash | Stage::SchemeSlashSlash => self.scheme_byte(byte),
+            Stage::After => self.after_target(byte),
             Stage::MajorFirst
             | Stage::Major
             | Stage::MinorFirst
             | Stage::Minor
             | Stage::Tail
-            | Stage::LineEnd => return self.version_byte(byte),
+            | Stage::LineEnd => self.version_byte(byte),
             _ => self.host_byte(byte),
         }
     }

@@ -48,12 +48,12 @@ pub(super) fn plain_run(buf: &[u8], from: usize) -> usize {
         // With the high bits away, adding up to 0x7f to each byte carries into no other; the sums
         // below have their high bits set exactly where the comparison in their names holds.
         let low = word & !HIGH;
-        let folded = low | LOW * 0x20;
+        let folded = low | (LOW * 0x20);
         let from_a = folded + LOW * (0x80 - b'a' as u64);
         let beyond_z = folded + LOW * (0x7f - b'z' as u64);
         let from_0 = low + LOW * (0x80 - b'0' as u64);
         let beyond_9 = low + LOW * (0x7f - b'9' as u64);
-        let not_hyphen = (low ^ LOW * b'-' as u64) + LOW * 0x7f;
+        let not_hyphen = (low ^ (LOW * b'-' as u64)) + LOW * 0x7f;
         let plain = (from_a & !beyond_z) | (from_0 & !beyond_9) | !not_hyphen;
         let stops = (!plain | word) & HIGH;
         if stops != 0 {

@@ -166,40 +166,10 @@ fn normalise(raw: &[u8], merge_slashes: bool, path: &mut Vec<u8>) -> Result<Targ
         } else {
             byte
         };
-        segment = match (segment, byte) {
-            (Segment::Usual, b'/') => {
-                exten = None;
-                path.push(b'/');
-                Segment::Start
-            }
-            (Segment::Start, b'/') => {
-                if !merge_slashes {
-                    path.push(b'/');
-                }
-                Segment::Start
-            }
-            (Segment::Dot | Segment::DotDot, b'/') => {
-                resolve(path, segment)?;
-                Segment::Start
-            }
-            (Segment::Start, b'.') => {
-                path.push(b'.');
-                Segment::Dot
-            }
-            (Segment::Dot, b'.') => {
-                path.push(b'.');
-                Segment::DotDot
-            }
-            (Segment::Usual, b'.') => {
-                path.push(b'.');
-                exten = Some(path.len());
-                Segment::Usual
-            }
-            _ => {
-                path.push(byte);
-                Segment::Usual
-            }
-        };
+        if segment == Segment::Usual && matches!(byte, b'/' | b'.') {
+            exten = (byte == b'.').then_some(path.len() + 1);
+        }
+        segment = step(path, segment, byte, merge_slashes)?;
     }
     resolve(path, segment)?;
     Ok(Target {
@@ -208,6 +178,29 @@ fn normalise(raw: &[u8], merge_slashes: bool, path: &mut Vec<u8>) -> Result<Targ
         exten: exten.map(|at| Slice::between(at, path.len())),
         plain: false,
     })
+}
+
+/// Takes one decoded byte of a path.
+#[inline]
+fn step(
+    path: &mut Vec<u8>,
+    segment: Segment,
+    byte: u8,
+    merge_slashes: bool,
+) -> Result<Segment, BadTarget> {
+    let next = match (segment, byte) {
+        (Segment::Dot | Segment::DotDot, b'/') => {
+            resolve(path, segment)?;
+            return Ok(Segment::Start);
+        }
+        (Segment::Start, b'/') if merge_slashes => return Ok(Segment::Start),
+        (Segment::Usual | Segment::Start, b'/') => Segment::Start,
+        (Segment::Start, b'.') => Segment::Dot,
+        (Segment::Dot, b'.') => Segment::DotDot,
+        _ => Segment::Usual,
+    };
+    path.push(byte);
+    Ok(next)
 }
 
 /// Decodes the two digits at `at`.
