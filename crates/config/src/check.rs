@@ -13,6 +13,9 @@ use crate::registry::{Registry, inner_context};
 use crate::suggest;
 use crate::text::{Block, Node, Span, Tree};
 
+/// Nobody reads more; the rest would only cost time and memory.
+const MOST_FINDINGS: usize = 1000;
+
 /// Checks a whole tree. The findings are in the order in which nginx would meet them.
 pub fn check(tree: &Tree, registry: &Registry) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -53,6 +56,9 @@ pub(crate) fn check_nodes(
 ) {
     let mut seen: HashMap<&[u8], Span> = HashMap::new();
     for node in nodes {
+        if found.len() >= MOST_FINDINGS {
+            return;
+        }
         let name = node.name.bytes();
         let Some(directive) = registry.find(context, name) else {
             push(found, misplaced(node, context, registry));
@@ -69,7 +75,7 @@ pub(crate) fn check_nodes(
                 continue;
             }
         } else if directive.spec().repeat == Repeat::Once && seen.contains_key(name) {
-            let message = format!("\"{}\" directive is duplicate", node.name.str());
+            let message = format!("\"{}\" directive is duplicate", node.name.shown());
             let first = seen.get(name).copied();
             found.push(Finding { diagnostic: Diagnostic::emerg(message, node.span), first });
         } else {
@@ -88,7 +94,7 @@ fn push(found: &mut Vec<Finding>, diagnostic: Diagnostic) {
 
 /// A name that is not known in a context: either nowhere, or elsewhere.
 fn misplaced(node: &Node, context: Context, registry: &Registry) -> Diagnostic {
-    let name = node.name.str();
+    let name = node.name.shown();
     let elsewhere = registry.named(node.name.bytes());
     if elsewhere.is_empty() {
         let help = suggest::name(registry, context, &name);
@@ -109,7 +115,7 @@ fn misplaced(node: &Node, context: Context, registry: &Registry) -> Diagnostic {
 /// The checks that need no value: `;` or `{`, and the number of arguments.
 fn wrong_shape(node: &Node, directive: &dyn AnyDirective) -> Option<Diagnostic> {
     let spec = directive.spec();
-    let name = node.name.str();
+    let name = node.name.shown();
     let message = match (&node.block, spec.opens) {
         (Some(_), None) => format!("directive \"{name}\" is not terminated by \";\""),
         (None, Some(_)) => format!("directive \"{name}\" has no opening \"{{\""),

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Whether a path in an `include` is a pattern rather than a plain file.
 pub(crate) fn is_pattern(path: &[u8]) -> bool {
@@ -23,34 +23,34 @@ pub(crate) fn path_matches(pattern: &Path, path: &Path) -> bool {
     all && names.next().is_none()
 }
 
-/// The paths on disk that match a pattern.
+/// The paths on disk that match a pattern, spelt as the pattern spells them.
 pub(crate) fn walk(pattern: &Path) -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::new()];
-    for part in pattern.components() {
-        found = match part {
-            Component::Normal(name) if is_pattern(bytes(name)) => {
-                found.iter().flat_map(|base| list(base, bytes(name))).collect()
-            }
-            other => {
-                let name = unescaped(bytes(other.as_os_str()));
-                found.iter().map(|base| base.join(OsStr::from_bytes(&name))).collect()
-            }
-        };
+    let pattern = bytes(pattern.as_os_str());
+    let mut found: Vec<Vec<u8>> = vec![Vec::new()];
+    for (position, part) in pattern.split(|&byte| byte == b'/').enumerate() {
+        if position > 0 {
+            found.iter_mut().for_each(|base| base.push(b'/'));
+        }
+        if is_pattern(part) {
+            found = found.iter().flat_map(|base| list(base, part)).collect();
+        } else {
+            found.iter_mut().for_each(|base| base.extend(unescaped(part)));
+        }
     }
-    // A pattern may end in plain components: they were joined without a look at the disk.
-    found.retain(|path| path.symlink_metadata().is_ok());
-    found
+    let paths = found.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
+    // A pattern may end in plain components: they were added without a look at the disk.
+    paths.filter(|path| path.symlink_metadata().is_ok()).collect()
 }
 
 /// The entries of a directory whose names match, sorted; none when it cannot be read.
 #[allow(clippy::disallowed_methods)] // Together with `DiskFiles::read`, the one door to the disk.
-fn list(base: &Path, pattern: &[u8]) -> Vec<PathBuf> {
-    let directory = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+fn list(base: &[u8], pattern: &[u8]) -> Vec<Vec<u8>> {
+    let directory = if base.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(base) };
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.retain(|name| name_matches(pattern, bytes(name)));
     names.sort();
-    names.into_iter().map(|name| base.join(name)).collect()
+    names.iter().map(|name| [base, bytes(name)].concat()).collect()
 }
 
 fn bytes(name: &OsStr) -> &[u8] {

@@ -12,7 +12,7 @@ use crate::text::{FileId, Span, Word};
 const BUFFER: usize = 4096;
 
 /// Enough messages about one file; what follows is most likely not a configuration.
-pub(crate) const MOST_PROBLEMS: usize = 100;
+const MOST_PROBLEMS: usize = 100;
 
 /// How a statement ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub(crate) struct Lexer<'a> {
     line: u32,
     /// How often the lexer went back behind an open quote.
     resumed: usize,
+    /// Something in this statement was reported that makes its words worthless.
+    spoiled: bool,
     /// A word was cut by the end of the file, so that blocks left open need no error of their own.
     pub(crate) cut_short: bool,
     pub(crate) problems: Vec<Diagnostic>,
@@ -63,17 +65,31 @@ impl<'a> Lexer<'a> {
 
     pub(crate) fn new(bytes: &'a [u8], file: FileId, command_line: bool) -> Self {
         let problems = Vec::new();
-        Lexer { bytes, file, command_line, at: 0, line: 1, resumed: 0, cut_short: false, problems }
+        Lexer {
+            bytes,
+            file,
+            command_line,
+            at: 0,
+            line: 1,
+            resumed: 0,
+            spoiled: false,
+            cut_short: false,
+            problems,
+        }
     }
 
     /// The next statement. After the end of the file it is `Ending::File` for ever.
     pub(crate) fn statement(&mut self) -> Statement {
         let mut words: Vec<Word> = Vec::new();
+        self.spoiled = false;
         loop {
+            if self.problems.len() > MOST_PROBLEMS {
+                self.give_up();
+            }
             self.skip_space();
             let Some(&byte) = self.bytes.get(self.at) else {
-                if let Some(first) = words.first() {
-                    self.unfinished(first.span.start);
+                if let Some(last) = words.last() {
+                    self.unfinished(last.span.start);
                 }
                 return self.ended(Vec::new(), Ending::File);
             };
@@ -87,19 +103,23 @@ impl<'a> Lexer<'a> {
                 }
                 b';' => {
                     self.take();
+                    if self.spoiled {
+                        words.clear();
+                    }
                     return self.ended(words, Ending::Semicolon);
                 }
                 b'{' => {
                     self.take();
                     return self.ended(words, Ending::Open);
                 }
-                // The `}` is left for the next call: a missing `;` is the usual cause.
+                // A missing `;` is the usual cause. nginx does not look at the statement, so it
+                // is dropped; the `}` then ends its block.
                 b'}' if !words.is_empty() => {
                     self.unexpected(byte, self.at);
                     if let Some(problem) = self.problems.last_mut() {
                         problem.help = Some("a \";\" is missing before it".to_owned());
                     }
-                    return self.ended(words, Ending::Semicolon);
+                    words.clear();
                 }
                 b'}' => {
                     self.take();
@@ -146,8 +166,8 @@ impl<'a> Lexer<'a> {
 
     fn unexpected(&mut self, byte: u8, caret: usize) {
         let shown = char_at(&self.bytes[self.at..], byte);
-        let end = if caret == self.at { self.at + shown.len_utf8() } else { self.at };
-        self.problem(format!("unexpected \"{shown}\""), self.span(caret, end));
+        let span = self.span(caret, self.at + shown.len_utf8());
+        self.problem(format!("unexpected \"{shown}\""), span);
     }
 
     /// Skips white space and comments.
@@ -227,10 +247,11 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         let closing = self.closing_quote(quote);
         let content = closing.unwrap_or(self.bytes.len()) - start;
-        // The buffer is full before the closing quote is seen, or just after it.
-        let full = content + usize::from(closing.is_some()) >= BUFFER
-            && start + BUFFER < self.bytes.len()
-            && !self.command_line;
+        // The buffer may be full before the closing quote, at it, or at the space behind it.
+        let behind = closing.and_then(|at| self.bytes.get(at + 1));
+        let spaced = behind.is_some_and(u8::is_ascii_whitespace);
+        let taken = content + usize::from(closing.is_some()) + usize::from(spaced);
+        let full = taken >= BUFFER && start + BUFFER < self.bytes.len() && !self.command_line;
         if full {
             self.at = start + BUFFER;
             if content >= BUFFER {
@@ -258,12 +279,15 @@ impl<'a> Lexer<'a> {
         match self.after_quote() {
             After::Other(_) if full => self.resume_after(opening, line, words),
             After::Other(byte) => {
-                let caret = if spans_lines { opening } else { self.at };
-                self.unexpected(byte, caret);
+                // The whole statement is underlined up to there: what else is wrong with it, nginx
+                // does not come to see.
+                let first = words.first().map_or(opening, |word| word.span.start as usize);
+                self.unexpected(byte, if spans_lines { opening } else { first });
                 if spans_lines {
                     self.explain_quote(line);
                     return self.resume_after(opening, line, words);
                 }
+                self.spoiled = true;
                 self.push(words, start, closing, true);
             }
             After::Space | After::Paren | After::End => self.push(words, start, closing, true),
@@ -303,6 +327,7 @@ impl<'a> Lexer<'a> {
     /// a quote that was never closed swallows what follows, and that shall be checked too.
     fn resume_after(&mut self, opening: usize, line: u32, words: &mut Vec<Word>) {
         words.clear();
+        self.spoiled = false;
         self.resumed += 1;
         let rest = &self.bytes[opening..];
         let length = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len());
@@ -314,7 +339,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Treats the file as over: it is not worth more messages.
-    pub(crate) fn give_up(&mut self) {
+    fn give_up(&mut self) {
         self.at = self.bytes.len();
         self.cut_short = true;
     }

@@ -5,6 +5,7 @@
 //! first error; what it cannot place it leaves out and says so.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Diagnostic, Level, in_order};
 use crate::files::Files;
 use crate::glob;
-use crate::lexer::{Ending, Lexer, MOST_PROBLEMS, Statement};
+use crate::lexer::{Ending, Lexer, Statement};
 use crate::text::{Block, FileId, Node, SourceFile, Span, Tree, Word};
 
 /// Blocks within blocks, and files within files. nginx has no limit of its own and ends in a
@@ -74,7 +75,8 @@ pub(crate) fn fragment(text: &str) -> Option<Vec<Node>> {
 struct Parser<'f> {
     files: &'f dyn Files,
     tree: Tree,
-    by_path: HashMap<PathBuf, FileId>,
+    /// By text: `a/./b` and `a/b` are two files, as in nginx's dump.
+    by_path: HashMap<OsString, FileId>,
     /// The files being read, outermost first.
     reading: Vec<FileId>,
     /// Blocks open in all of them.
@@ -121,7 +123,7 @@ impl<'f> Parser<'f> {
         let id = FileId(self.tree.files.len() as u32);
         let command_line = path.as_os_str().is_empty();
         if !command_line {
-            self.by_path.insert(path.clone(), id);
+            self.by_path.insert(path.clone().into_os_string(), id);
         }
         self.tree.files.push(SourceFile { path, bytes, command_line, included_from });
         id
@@ -129,7 +131,7 @@ impl<'f> Parser<'f> {
 
     /// Reads a file unless it was read before.
     fn open(&mut self, path: &Path, from: Option<Span>) -> io::Result<FileId> {
-        if let Some(&id) = self.by_path.get(path) {
+        if let Some(&id) = self.by_path.get(path.as_os_str()) {
             return Ok(id);
         }
         let bytes = self.files.read(path)?;
@@ -176,9 +178,6 @@ impl<'f> Parser<'f> {
         let mut open: Vec<Unclosed> = Vec::new();
         loop {
             let statement = lexer.statement();
-            if lexer.problems.len() > MOST_PROBLEMS {
-                lexer.give_up();
-            }
             let at = statement.at;
             match statement.ending {
                 Ending::Open => {
@@ -284,7 +283,7 @@ impl<'f> Parser<'f> {
     fn conf_path(&self, path: &[u8]) -> PathBuf {
         // Not `Path::join` alone: an empty word would give the directory without its slash, which
         // is also what nginx opens.
-        self.tree.conf_prefix.join(std::ffi::OsStr::from_bytes(path))
+        self.tree.conf_prefix.join(OsStr::from_bytes(path))
     }
 
     fn include(&mut self, path: &Path, place: Span, into: &mut Vec<Node>) {

@@ -98,7 +98,7 @@ pub fn flag(args: &Args<'_>) -> Result<bool, Invalid> {
     } else {
         Err(Invalid::new(format!(
             "invalid value \"{}\" in \"{}\" directive, it must be \"on\" or \"off\"",
-            args.str(0),
+            args.word(0).shown(),
             args.name()
         ))
         .at(0))
@@ -222,7 +222,7 @@ pub fn bitmask(args: &Args<'_>, values: &[(&str, u32)]) -> Result<u32, Invalid> 
         let Some(&(_, bit)) = found else { return Err(invalid_value(args, i, values)) };
         // nginx compares with all bits of a value, and some values are several bits.
         if bits & bit != 0 {
-            args.warn(Invalid::new(format!("duplicate value \"{}\"", args.str(i))).at(i));
+            args.warn(Invalid::new(format!("duplicate value \"{}\"", args.word(i).shown())).at(i));
         }
         bits |= bit;
     }
@@ -233,7 +233,7 @@ fn invalid_value<T>(args: &Args<'_>, i: usize, values: &[(&str, T)]) -> Invalid 
     let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
     let near = suggest::word(&names, &args.str(i));
     let help = near.unwrap_or_else(|| format!("it may be: {}", names.join(", ")));
-    Invalid::new(format!("invalid value \"{}\"", args.str(i))).at(i).help(help)
+    Invalid::new(format!("invalid value \"{}\"", args.word(i).shown())).at(i).help(help)
 }
 
 /// Digits only, at most `i64::MAX`.

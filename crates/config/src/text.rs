@@ -40,6 +40,12 @@ impl Word {
         String::from_utf8_lossy(&self.text)
     }
 
+    /// The word as nginx shows it in a message: up to a NUL byte.
+    pub fn shown(&self) -> Cow<'_, str> {
+        let end = self.text.iter().position(|&byte| byte == 0).unwrap_or(self.text.len());
+        String::from_utf8_lossy(&self.text[..end])
+    }
+
     /// The word's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.text
