@@ -1,0 +1,17 @@
+//! The HTTP features in order.
+//!
+//! Guards run by stage and, within a stage, in this order. Contents are asked in this order until
+//! one answers; a location's own handler (`proxy_pass`) replaces them all. Filters change an
+//! answer in this order: what stands first sees the answer as the content made it, what stands
+//! last decides what the client gets.
+
+use http::Module;
+
+/// Every HTTP feature.
+pub static MODULES: &[&Module] = &[
+    // Rewriting.
+    // Limits and access.
+    // Contents.
+    // Filters: first those that change the body, then ranges, then fields.
+    // Loggers.
+];
