@@ -196,7 +196,6 @@ impl Attempts {
         let mut live = self.group.live();
         live.load.end();
         let mut state = live.memory.state();
-        let single = state.is_single();
         let verdict = match outcome {
             Outcome::Failed => state.failed(peer, net::now() / 1000),
             Outcome::Ok | Outcome::NotCounted | Outcome::Stale => {
@@ -209,7 +208,6 @@ impl Attempts {
                 self.tried.forget(peer);
                 self.fresh = true;
             }
-            _ if single => self.tries = 0,
             _ => self.tries = self.tries.saturating_sub(1),
         }
         verdict

@@ -318,6 +318,22 @@ fn a_stale_connection_is_nobody_s_fault() {
 }
 
 #[test]
+fn a_stale_connection_leaves_its_peer_in_the_game() {
+    run(async {
+        let backend = Backend::start();
+        let down = PeerOptions { down: true, ..PeerOptions::default() };
+        let members = vec![backend.member(), member(backend.address.clone(), down)];
+        let group = group(keep(4), members);
+        let mut attempts = group.begin();
+        for outcome in [Outcome::Stale, Outcome::NotCounted] {
+            assert_eq!(attempts.pick(), Ok(0));
+            attempts.done(outcome);
+        }
+        assert_eq!(attempts.pick(), Err(NoPeer));
+    });
+}
+
+#[test]
 fn a_refusing_peer_is_blamed_and_the_next_one_asked() {
     run(async {
         let gone = {
