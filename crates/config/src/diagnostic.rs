@@ -221,7 +221,8 @@ impl Excerpt {
         let number = self.line.to_string();
         let (gutter, bar, reset) = (number.len(), paint.gutter(), paint.reset());
         let _ = write!(out, "\n{:gutter$} {bar}|{reset}", "");
-        let _ = write!(out, "\n{bar}{number} |{reset} {}", self.text);
+        let space = if self.text.is_empty() { "" } else { " " };
+        let _ = write!(out, "\n{bar}{number} |{reset}{space}{}", self.text);
         let (space, carets) = (" ".repeat(self.from), "^".repeat(self.width));
         let mark = paint.level(level);
         let _ = write!(out, "\n{:gutter$} {bar}|{reset} {space}{mark}{carets}{reset}", "");

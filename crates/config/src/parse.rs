@@ -297,6 +297,10 @@ impl<'f> Parser<'f> {
         } else if self.reading.len() >= DEEPEST {
             format!("more than {DEEPEST} files include one another")
         } else if self.readings > MOST_READINGS {
+            // Said once: nothing is included any more.
+            if self.readings > MOST_READINGS + 1 {
+                return;
+            }
             format!("more than {MOST_READINGS} files are included")
         } else {
             return into.append(&mut self.file(id));

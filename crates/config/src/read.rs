@@ -352,3 +352,60 @@ fn unit(byte: u8, rest: &mut &[u8]) -> Option<(Step, u64)> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        const DAY: u64 = 86_400;
+        for (text, in_seconds, in_milliseconds) in [
+            ("0", Some(0), Some(0)),
+            ("30", Some(30), Some(30_000)),
+            ("30s", Some(30), Some(30_000)),
+            ("500ms", None, Some(500)),
+            ("1s500ms", None, Some(1_500)),
+            ("2m", Some(120), Some(120_000)),
+            ("1d 2h", Some(DAY + 7_200), Some((DAY + 7_200) * 1_000)),
+            ("1h 5", Some(3_605), Some(3_605_000)),
+            ("30 5", Some(35), Some(30_000 + 5_000)),
+            ("1w", Some(7 * DAY), Some(7 * DAY * 1_000)),
+            ("1M", Some(30 * DAY), None),
+            ("1y6M", Some((365 + 180) * DAY), None),
+            ("6M1y", None, None),
+            ("1h1h", None, None),
+            ("", None, None),
+            ("ms", None, None),
+            ("h", None, None),
+            ("1x", None, None),
+            ("99999999999999999999", None, None),
+        ] {
+            assert_eq!(parse_time_s(text.as_bytes()), in_seconds, "{text} in seconds");
+            assert_eq!(parse_time_ms(text.as_bytes()), in_milliseconds, "{text} in milliseconds");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, size, offset) in [
+            ("0", Some(0), Some(0)),
+            ("12", Some(12), Some(12)),
+            ("4k", Some(4_096), Some(4_096)),
+            ("4K", Some(4_096), Some(4_096)),
+            ("2m", Some(2 << 20), Some(2 << 20)),
+            ("2g", None, Some(2 << 30)),
+            ("2G", None, Some(2 << 30)),
+            ("2t", None, None),
+            ("k", None, None),
+            ("", None, None),
+            ("-1", None, None),
+            ("9223372036854775807", Some(i64::MAX as u64), Some(i64::MAX as u64)),
+            ("9223372036854775808", None, None),
+            ("9007199254740992k", None, None),
+        ] {
+            assert_eq!(parse_size(text.as_bytes()), size, "{text} as a size");
+            assert_eq!(parse_offset(text.as_bytes()), offset, "{text} as an offset");
+        }
+    }
+}

@@ -70,12 +70,15 @@ fn is_foreign(line: &str) -> bool {
         "exceed open file",
     ];
     // A mutation may hit upon a directive that only nginx has.
-    let name = line.split('"').nth(1).unwrap_or_default();
-    let unknown = toy::registry().named(name.as_bytes()).is_empty() && line.contains("directive");
+    let registry = toy::registry();
+    let is_known = |name: &str| name == "include" || !registry.named(name.as_bytes()).is_empty();
+    let names_known = line.split('"').skip(1).step_by(2).any(is_known);
+    let about_name = line.contains("directive \"") || line.contains("\" directive");
+    let about_name = about_name && !line.contains("unknown directive");
+    let beyond = about_name && !names_known;
     // What has no place was found after parsing.
     let later =
         !line.is_empty() && !line.contains(" in DIR/") && !line.ends_with(" in command line");
-    let beyond = unknown && !line.contains("unknown directive") && name != "include";
     beyond || later || PARTS.iter().any(|part| line.contains(part))
 }
 
