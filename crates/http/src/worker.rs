@@ -8,7 +8,10 @@ use session::budget;
 use session::log::Level;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use system::errno::Errno;
 use system::socket::Address;
 
 /// What a retiring worker grants an idle connection at least, in milliseconds of silence: a
@@ -36,6 +39,8 @@ pub struct Worker {
     ending: Cell<Option<Ending>>,
     idle: RefCell<IdleList>,
     next_id: Cell<u64>,
+    /// Tasks that accept, to be told of the end.
+    acceptors: RefCell<Vec<Waker>>,
 }
 
 impl Worker {
@@ -46,6 +51,7 @@ impl Worker {
             ending: Cell::new(None),
             idle: RefCell::new(IdleList::default()),
             next_id: Cell::new(1),
+            acceptors: RefCell::new(Vec::new()),
         })
     }
 
@@ -53,6 +59,9 @@ impl Worker {
     /// `session::budget` is unused.
     pub fn end(&self, ending: Ending) {
         self.ending.set(Some(ending));
+        for waker in self.acceptors.take() {
+            waker.wake();
+        }
         let quiet_ms = match ending {
             Ending::Retire => RETIRE_QUIET_MS,
             Ending::Stop => 0,
@@ -103,42 +112,76 @@ impl Worker {
         });
     }
 
-    /// Accepts connections of one socket until the future is dropped.
+    /// Accepts connections of one socket until the worker ends. Those that wait in its queue
+    /// then are taken too: they were promised an answer.
     pub async fn accept(self: Rc<Worker>, listener: Listener, endpoint: Rc<Endpoint>) {
-        loop {
+        while !self.is_ending() {
             if budget::used() >= budget::limit() {
-                self.shed();
-                listener.pause();
-                let limit = budget::limit();
-                self.log(Level::Alert, format_args!("{limit} worker_connections are not enough"));
-                poll_fn(budget::poll_available).await;
-                if let Err(error) = listener.resume() {
-                    self.log(Level::Alert, format_args!("epoll_ctl() failed {error}"));
-                    return;
-                }
+                self.make_room(&listener).await;
+                continue;
             }
-            match listener.accept().await {
-                Ok((stream, peer)) => self.clone().accepted(stream, peer, &endpoint),
-                Err(error) if is_passing(&error) => {}
-                Err(error) => {
-                    let number = error.raw_os_error().unwrap_or(0);
-                    let text = system::errno::Errno(number);
-                    self.log(Level::Crit, format_args!("accept4() failed ({text})"));
+            match poll_fn(|cx| self.poll_accept(cx, &listener)).await {
+                None => break,
+                Some(Ok((stream, peer))) => self.clone().accepted(stream, &peer, &endpoint),
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => {
+                    let number = Errno::from(&error);
+                    self.log(Level::Crit, format_args!("accept4() failed ({number})"));
                     listener.pause();
                     self.shed();
                     net::sleep(ACCEPT_PAUSE_MS).await;
-                    if listener.resume().is_err() {
-                        return;
-                    }
+                    self.resume(&listener);
                 }
+            }
+        }
+        while let Ok((fd, peer)) = system::socket::accept(listener.as_fd()) {
+            if let Ok(stream) = Stream::new(fd, true) {
+                self.clone().accepted(stream, &peer, &endpoint);
             }
         }
     }
 
-    fn accepted(self: Rc<Worker>, stream: Stream, peer: Address, endpoint: &Endpoint) {
+    /// `None` once the worker is ending.
+    fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &Listener,
+    ) -> Poll<Option<std::io::Result<(Stream, Address)>>> {
+        if self.is_ending() {
+            return Poll::Ready(None);
+        }
+        let accepted = listener.poll_accept(cx);
+        if accepted.is_pending() {
+            let mut acceptors = self.acceptors.borrow_mut();
+            if !acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
+                acceptors.push(cx.waker().clone());
+            }
+        }
+        accepted.map(Some)
+    }
+
+    /// `worker_connections` are in use: idle ones are closed, and new clients wait in the queue
+    /// of the socket.
+    async fn make_room(&self, listener: &Listener) {
+        self.shed();
+        listener.pause();
+        let limit = budget::limit();
+        self.log(Level::Alert, format_args!("{limit} worker_connections are not enough"));
+        poll_fn(budget::poll_available).await;
+        self.resume(listener);
+    }
+
+    fn resume(&self, listener: &Listener) {
+        if let Err(error) = listener.resume() {
+            let number = Errno::from(&error);
+            self.log(Level::Alert, format_args!("epoll_ctl() failed ({number})"));
+        }
+    }
+
+    fn accepted(self: Rc<Worker>, stream: Stream, peer: &Address, endpoint: &Endpoint) {
         let Some(permit) = budget::acquire() else { return };
         let Some(served) = endpoint.served_for(&stream) else { return };
-        let connection = Connection::new(stream, &peer, served, self, permit);
+        let connection = Connection::new(stream, peer, served, self, permit);
         net::spawn(connection::run(Rc::new(connection)));
     }
 
@@ -157,7 +200,6 @@ fn is_passing(error: &std::io::Error) -> bool {
 impl Endpoint {
     /// Which of the socket's addresses a connection came to.
     fn served_for(&self, stream: &Stream) -> Option<Rc<Served>> {
-        use std::os::fd::AsFd;
         if let [(_, only)] = self.served.as_slice() {
             return Some(only.clone());
         }
