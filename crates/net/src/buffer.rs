@@ -351,3 +351,103 @@ impl fmt::Debug for Chunk {
         write!(out, "Chunk({} of {})", self.len(), self.capacity())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up_to_their_class() {
+        fn check(size: usize, capacity: usize) {
+            assert_eq!(Block::lend(size).capacity(), capacity, "{size}");
+        }
+        check(0, 1024);
+        check(1, 1024);
+        check(1024, 1024);
+        check(1025, 2048);
+        check(4096, 4096);
+        check(40_000, 65_536);
+        check(200_000, 262_144);
+        check(262_145, 262_145);
+    }
+
+    #[test]
+    fn a_block_is_written_and_frozen() {
+        let mut block = Block::lend(1024);
+        assert!(block.is_empty() && block.spare().len() == 1024);
+        assert_eq!(block.append(b"hello world"), 11);
+        block.filled_mut()[0] = b'J';
+        block.consume(6);
+        assert_eq!(block.filled(), b"world");
+        block.spare()[..1].copy_from_slice(b"!");
+        block.advance(1);
+        assert_eq!(block.append(&[b'x'; 2000]), 1024 - 6);
+        assert!(block.is_full());
+        block.truncate(6);
+        let chunk = block.freeze();
+        assert_eq!(&*chunk, b"world!");
+    }
+
+    #[test]
+    fn chunks_share_and_cut() {
+        let mut chunk = Chunk::copy_of(b"0123456789");
+        let other = chunk.clone();
+        assert!(!chunk.is_unique());
+        assert_eq!(&*chunk.slice(2..4), b"23");
+        assert_eq!(&*chunk.slice(..=1), b"01");
+        assert_eq!(&*chunk.slice(8..100), b"89");
+        assert_eq!(&*chunk.slice(50..60), b"");
+        assert_eq!(&*chunk.split_to(3), b"012");
+        chunk.advance(2);
+        chunk.truncate(3);
+        assert_eq!(&*chunk, b"567");
+        chunk.advance(50);
+        assert!(chunk.is_empty() && chunk.len() == 0);
+        assert_eq!(&*other, b"0123456789");
+        assert!(Chunk::copy_of(b"").try_unfreeze().is_err());
+    }
+
+    #[test]
+    fn only_the_last_holder_gets_the_block_back() {
+        let mut chunk = Chunk::copy_of(b"head and body");
+        let other = chunk.clone();
+        chunk.advance(9);
+        chunk = chunk.try_unfreeze().unwrap_err();
+        drop(other);
+        let block = chunk.try_unfreeze().unwrap();
+        assert_eq!(block.filled(), b"body");
+        assert_eq!(block.capacity(), 1024);
+    }
+
+    #[test]
+    fn buffers_return_and_are_accounted() {
+        assert_eq!(usage(), Usage::default());
+        let mut block = Block::lend(3000);
+        block.append(b"mark");
+        let first = block.spare().as_ptr();
+        let chunk = block.freeze();
+        let copy = chunk.slice(1..);
+        drop(chunk);
+        assert_eq!(usage(), Usage { lent: 4096, peak: 4096, pooled: 0 });
+        drop(copy);
+        assert_eq!(usage(), Usage { lent: 0, peak: 4096, pooled: 4096 });
+        // The same memory comes back, unzeroed, and nothing is allocated.
+        let mut again = Block::lend(4096);
+        assert_eq!(&again.spare()[..4], b"mark");
+        assert_eq!(again.spare()[4..].as_ptr(), first);
+        assert_eq!(usage(), Usage { lent: 4096, peak: 4096, pooled: 0 });
+        drop(again);
+        // One made to measure is freed.
+        drop(Block::lend(300_000));
+        assert_eq!(usage(), Usage { lent: 0, peak: 300_000, pooled: 4096 });
+    }
+
+    #[test]
+    fn the_pool_keeps_a_bounded_number_of_bytes() {
+        let blocks: Vec<Block> = (0..100).map(|_| Block::lend(64 << 10)).collect();
+        assert_eq!(usage().lent, 100 * (64 << 10));
+        drop(blocks);
+        assert_eq!(usage().lent, 0);
+        assert_eq!(usage().pooled, RETAINED);
+    }
+}

@@ -89,3 +89,52 @@ fn failed(call: &'static str, error: &std::io::Error) -> SocketError {
         errno: Errno(error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Taking;
+    use crate::testing::{listener, on_each};
+
+    #[test]
+    fn a_refused_connection_names_the_call() {
+        on_each(|| async {
+            let (gone, address) = listener(Taking::One);
+            drop(gone);
+            let error = connect(&address, &ConnectOptions::default()).await.map(drop).unwrap_err();
+            assert_eq!(error.to_string(), "connect() failed (111: Connection refused)");
+        });
+    }
+
+    #[test]
+    fn a_missing_unix_socket_is_an_error_at_once() {
+        on_each(|| async {
+            let address = Address::Unix("/nonexistent/socket".into());
+            let error = connect(&address, &ConnectOptions::default()).await.map(drop).unwrap_err();
+            assert_eq!(error.to_string(), "connect() failed (2: No such file or directory)");
+        });
+    }
+
+    #[test]
+    fn options_reach_the_socket() {
+        on_each(|| async {
+            let (listener, address) = listener(Taking::All);
+            let options = ConnectOptions {
+                local: Address::parse("127.0.0.9:0"),
+                keepalive: Keepalive::On { idle_s: Some(5), interval_s: None, count: None },
+                receive_buffer: Some(20_000),
+                send_buffer: Some(30_000),
+                ..ConnectOptions::default()
+            };
+            let client = connect(&address, &options).await.unwrap();
+            let (_server, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.ip().unwrap().to_string(), "127.0.0.9");
+            use rustix::net::sockopt;
+            assert!(sockopt::tcp_nodelay(&client).unwrap());
+            assert!(sockopt::socket_keepalive(&client).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&client).unwrap().as_secs(), 5);
+            assert_eq!(sockopt::socket_recv_buffer_size(&client).unwrap(), 40_000);
+            assert_eq!(sockopt::socket_send_buffer_size(&client).unwrap(), 60_000);
+        });
+    }
+}

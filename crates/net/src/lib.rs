@@ -25,6 +25,9 @@ pub mod splice;
 pub mod stream;
 pub mod time;
 
+#[cfg(test)]
+mod testing;
+
 pub use buffer::{Block, Chunk};
 pub use connect::{ConnectOptions, connect};
 pub use listener::{Listener, Sharing, Taking};

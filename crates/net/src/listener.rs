@@ -186,3 +186,77 @@ impl AsFd for Listener {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seats::Seats;
+    use crate::testing::{listener, on_each};
+    use crate::{ConnectOptions, connect, sleep};
+    use std::future::poll_fn;
+    use system::driver::spawn;
+    use system::socket::{ListenOptions, listen, local_address};
+
+    #[test]
+    fn every_connection_is_taken_with_its_address() {
+        on_each(|| async {
+            for taking in [Taking::One, Taking::All] {
+                let (listener, address) = listener(taking);
+                let mut clients = Vec::new();
+                for _ in 0..40 {
+                    clients.push(connect(&address, &ConnectOptions::default()).await.unwrap());
+                }
+                for client in &clients {
+                    let (_stream, peer) = listener.accept().await.unwrap();
+                    assert_eq!(peer, local_address(client.as_fd()).unwrap());
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_paused_listener_leaves_connections_in_the_queue() {
+        on_each(|| async {
+            let (listener, address) = listener(Taking::One);
+            let listener = Rc::new(listener);
+            let waiting = listener.clone();
+            let taken = Rc::new(Cell::new(false));
+            let flag = taken.clone();
+            spawn(async move {
+                waiting.accept().await.unwrap();
+                flag.set(true);
+            });
+            listener.pause();
+            let _client = connect(&address, &ConnectOptions::default()).await.unwrap();
+            sleep(3).await;
+            assert!(!taken.get());
+            listener.resume().unwrap();
+            while !taken.get() {
+                system::driver::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_worker_that_is_ahead_rests_but_comes_back() {
+        on_each(|| async {
+            let address = Address::parse("127.0.0.1:0").unwrap();
+            let socket = listen(&address, &ListenOptions::default()).unwrap();
+            let address = local_address(socket.as_fd()).unwrap();
+            let seats = Seats::new(2).unwrap();
+            let (own, _other) = (seats.take(0).unwrap(), seats.take(1).unwrap());
+            let listener = Listener::new(socket, Sharing::Workers, Taking::One).unwrap();
+            let listener = listener.with_seat(own.clone());
+            let mut kept = Vec::new();
+            for taken in 0..2 * TURN {
+                assert_eq!(listener.rest.deadline().is_some(), taken == TURN);
+                kept.push(connect(&address, &ConnectOptions::default()).await.unwrap());
+                // The other worker never moves: patience ends, and so does the rest.
+                let (stream, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+                std::mem::forget(own.hold());
+                kept.push(stream);
+            }
+            assert!(listener.rest.deadline().is_some());
+        });
+    }
+}

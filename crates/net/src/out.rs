@@ -346,3 +346,132 @@ fn is_unsupported(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     errno == Some(Errno::INVAL.raw_os_error()) || errno == Some(Errno::NOSYS.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{on_each, pattern, read_all, tcp_pair, unix_pair};
+    use std::future::poll_fn;
+    use std::io::Write;
+    use system::driver::spawn;
+
+    fn file(bytes: &[u8]) -> Rc<OwnedFd> {
+        let directory = std::env::temp_dir();
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::TMPFILE;
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let mut file = std::fs::File::from(rustix::fs::open(directory, flags, mode).unwrap());
+        file.write_all(bytes).unwrap();
+        Rc::new(file.into())
+    }
+
+    fn range(file: &Rc<OwnedFd>, offset: u64, length: u64) -> FileRange {
+        FileRange { file: file.clone(), offset, length }
+    }
+
+    async fn flush(queue: &mut OutQueue, stream: &Stream) -> io::Result<()> {
+        poll_fn(|cx| queue.poll_flush(cx, stream)).await
+    }
+
+    #[test]
+    fn pieces_of_all_kinds_arrive_in_order() {
+        on_each(|| async {
+            let bytes = pattern(5 << 20);
+            let file = file(&bytes);
+            for (client, server) in [tcp_pair().await, unix_pair()] {
+                let mut queue = OutQueue::new();
+                queue.push(&b"middle "[..]);
+                queue.push_front(Chunk::copy_of(b"head "));
+                queue.push(Vec::new());
+                queue.push(range(&file, 7, 4 << 20));
+                for i in 0..200_u8 {
+                    queue.push(vec![i; 1000 + i as usize]);
+                }
+                queue.push(Block::copy_of(b" tail"));
+                let mut expected = b"head middle ".to_vec();
+                expected.extend_from_slice(&bytes[7..7 + (4 << 20)]);
+                (0..200_u8).for_each(|i| expected.extend(vec![i; 1000 + i as usize]));
+                expected.extend_from_slice(b" tail");
+                assert_eq!(queue.len_bytes(), expected.len() as u64);
+                let length = queue.len_bytes();
+                spawn(async move {
+                    flush(&mut queue, &client).await.unwrap();
+                    assert!(queue.is_empty() && queue.pieces().is_empty());
+                    assert_eq!(queue.sent(), length);
+                });
+                assert!(read_all(&server).await == expected);
+            }
+        });
+    }
+
+    #[test]
+    fn a_file_that_sendfile_refuses_is_copied() {
+        on_each(|| async {
+            let (client, server) = unix_pair();
+            let bytes = pattern(200_000);
+            let mut queue = OutQueue::new();
+            queue.push(range(&file(&bytes), 0, 200_000));
+            queue.push(&b"."[..]);
+            queue.copying = true;
+            spawn(async move { flush(&mut queue, &client).await.unwrap() });
+            let got = read_all(&server).await;
+            assert!(got[..200_000] == bytes && got[200_000..] == *b".");
+        });
+    }
+
+    #[test]
+    fn a_file_that_shrank_is_an_error() {
+        on_each(|| async {
+            for copying in [false, true] {
+                let (client, _server) = unix_pair();
+                let mut queue = OutQueue::new();
+                queue.push(range(&file(b"short"), 0, 100));
+                queue.copying = copying;
+                let error = flush(&mut queue, &client).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                assert_eq!((queue.sent(), queue.len_bytes()), (5, 95));
+            }
+        });
+    }
+
+    #[test]
+    fn a_small_tail_lets_the_big_buffer_go() {
+        on_each(|| async {
+            let (client, server) = unix_pair();
+            let mut queue = OutQueue::new();
+            // Fill the socket, then queue a small rest in a big buffer.
+            let filler = vec![0; 1 << 20];
+            let full = poll_fn(|cx| {
+                let mut n = 0;
+                while let Poll::Ready(m) = client.poll_write(cx, &filler) {
+                    n += m.unwrap();
+                }
+                Poll::Ready(n)
+            })
+            .await;
+            let mut block = Block::lend(64 << 10);
+            block.append(b"the rest");
+            queue.push(block);
+            let before = crate::memory::usage().lent;
+            poll_fn(|cx| {
+                assert!(queue.poll_flush(cx, &client).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(before - crate::memory::usage().lent, (64 << 10) - 1024);
+            spawn(async move { flush(&mut queue, &client).await.unwrap() });
+            let got = read_all(&server).await;
+            assert_eq!(got.len(), full + 8);
+            assert_eq!(&got[full..], b"the rest");
+        });
+    }
+
+    #[test]
+    fn one_or_two_pieces_need_no_allocation() {
+        let mut queue = OutQueue::new();
+        queue.push(&b"head"[..]);
+        queue.push(&b"body"[..]);
+        assert!(!queue.pieces.spilled());
+        assert_eq!(queue.take().count(), 2);
+        assert!(queue.is_empty());
+    }
+}

@@ -169,3 +169,147 @@ pub async fn relay(
     .await;
     Relayed { to_second: there.queue.sent() - ahead.0, to_first: back.queue.sent() - ahead.1, end }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{on_each, pattern, read_all, tcp_pair, unix_pair};
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use system::driver::spawn;
+
+    const SETTINGS: RelaySettings =
+        RelaySettings { buffer: 4096, idle_ms: Some(4_000), closing: Closing::Apart };
+
+    #[test]
+    fn both_directions_flow_and_close_apart() {
+        on_each(|| async {
+            let (client, first) = tcp_pair().await;
+            let (second, server) = unix_pair();
+            let (up, down) = (pattern(1 << 20), pattern(3 << 20));
+            let (mut to_second, mut to_first) = (OutQueue::new(), OutQueue::new());
+            to_second.push(&b"early "[..]);
+            to_first.push(&b"101 "[..]);
+            let steps = Rc::new(Cell::new((0, 0)));
+            let seen = steps.clone();
+            let outcome = Rc::new(Cell::new(None));
+            let result = outcome.clone();
+            spawn(async move {
+                let progress = |a, b| seen.set((a, b));
+                let done = relay(&first, &second, to_second, to_first, &SETTINGS, progress).await;
+                result.set(Some(done));
+            });
+            let expected = up.clone();
+            let answer = down.clone();
+            spawn(async move {
+                // The client's end arrives while the server has yet to answer.
+                let got = read_all(&server).await;
+                assert!(&got[..6] == b"early " && got[6..] == expected);
+                server.write_all(&answer).await.unwrap();
+            });
+            client.write_all(&up).await.unwrap();
+            client.shutdown_write().unwrap();
+            let got = read_all(&client).await;
+            assert!(&got[..4] == b"101 " && got[4..] == down);
+            while system::driver::live_tasks() > 0 {
+                system::driver::yield_now().await;
+            }
+            let done = outcome.take().unwrap();
+            let moved = (up.len() as u64 + 6, down.len() as u64 + 4);
+            assert!(matches!(done.end, End::Closed), "{done:?}");
+            assert_eq!((done.to_second, done.to_first), moved);
+            assert_eq!(steps.get(), moved);
+        });
+    }
+
+    #[test]
+    fn one_end_closes_both_together() {
+        on_each(|| async {
+            let (client, first) = unix_pair();
+            let (second, server) = unix_pair();
+            let settings = RelaySettings { closing: Closing::Together, ..SETTINGS };
+            server.write_all(b"farewell").await.unwrap();
+            drop(server);
+            let (a, b) = (OutQueue::new(), OutQueue::new());
+            let done = relay(&first, &second, a, b, &settings, |_, _| {}).await;
+            assert!(matches!(done.end, End::Closed) && done.to_first == 8, "{done:?}");
+            drop(first);
+            assert_eq!(read_all(&client).await, b"farewell");
+        });
+    }
+
+    #[test]
+    fn silence_ends_it_and_traffic_prolongs_it() {
+        on_each(|| async {
+            let (client, first) = unix_pair();
+            let (second, _server) = unix_pair();
+            let settings = RelaySettings { idle_ms: Some(20), ..SETTINGS };
+            spawn(async move {
+                for _ in 0..3 {
+                    crate::sleep(8).await;
+                    client.write_all(b"ping").await.unwrap();
+                }
+                // Stay open until the relay has gone.
+                assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+            });
+            let begin = now();
+            let (a, b) = (OutQueue::new(), OutQueue::new());
+            let done = relay(&first, &second, a, b, &settings, |_, _| {}).await;
+            assert!(matches!(done.end, End::Idle) && done.to_second == 12, "{done:?}");
+            assert!(now() >= begin + 44);
+            drop(first);
+            while system::driver::live_tasks() > 0 {
+                system::driver::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_slow_reader_holds_its_peer_back() {
+        on_each(|| async {
+            let (client, first) = unix_pair();
+            let (second, _never_reads) = unix_pair();
+            let settings = RelaySettings { idle_ms: Some(5), ..SETTINGS };
+            let bytes = vec![1; 64 << 20];
+            let written = Rc::new(Cell::new(0));
+            let total = written.clone();
+            let lent = crate::memory::usage().lent;
+            let writer = async move {
+                poll_fn(|cx| {
+                    while let Poll::Ready(n) = client.poll_write(cx, &bytes) {
+                        total.set(total.get() + n.unwrap());
+                    }
+                    Poll::<()>::Pending
+                })
+                .await
+            };
+            let (a, b) = (OutQueue::new(), OutQueue::new());
+            let relayed = relay(&first, &second, a, b, &settings, |_, _| {});
+            let crate::Either::Second(done) = crate::race(writer, relayed).await else {
+                unreachable!("the writer never ends");
+            };
+            assert!(matches!(done.end, End::Idle), "{done:?}");
+            // Two socket buffers and one block are all that can be on the way.
+            assert!(written.get() < 2 << 20, "{}", written.get());
+            assert!(crate::memory::usage().lent <= lent);
+        });
+    }
+
+    #[test]
+    fn a_broken_connection_is_named() {
+        on_each(|| async {
+            let (_client, first) = unix_pair();
+            let (second, server) = tcp_pair().await;
+            server.reset_on_close().unwrap();
+            drop(server);
+            let (mut a, b) = (OutQueue::new(), OutQueue::new());
+            a.push(&b"anyone?"[..]);
+            let mut done = relay(&first, &second, a, b, &SETTINGS, |_, _| {}).await;
+            if !system::driver::reports_errors() && matches!(done.end, End::Closed) {
+                return;
+            }
+            let End::Broken(broken) = &mut done.end else { panic!("{done:?}") };
+            assert_eq!(broken.side, Side::Second);
+        });
+    }
+}

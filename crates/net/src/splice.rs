@@ -236,3 +236,106 @@ fn first(error: io::Error) -> Broken {
 fn second(error: io::Error) -> Broken {
     Broken { side: Side::Second, error }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{on_each, pattern, read_all, tcp_pair, unix_pair};
+    use system::driver::spawn;
+
+    /// Sends `body` through a pump of `length` bytes; returns what was counted and what arrived.
+    async fn through(
+        from: (Stream, Stream),
+        to: (Stream, Stream),
+        body: Vec<u8>,
+        length: u64,
+    ) -> (u64, Vec<u8>) {
+        let (sender, from) = from;
+        let (to, receiver) = to;
+        spawn(async move {
+            // The pump may be over before all is written.
+            let _ = sender.write_all(&body).await;
+        });
+        let count = std::rc::Rc::new(std::cell::Cell::new(0));
+        let counted = count.clone();
+        spawn(async move { counted.set(splice_pump(&from, &to, length).await.unwrap()) });
+        let arrived = read_all(&receiver).await;
+        while system::driver::live_tasks() > 0 {
+            system::driver::yield_now().await;
+        }
+        (count.get(), arrived)
+    }
+
+    #[test]
+    fn bodies_arrive_whole_spliced_or_copied() {
+        on_each(|| async {
+            for length in [1, 5_000, 100_000, 128 << 10, 5 << 20] {
+                let body = pattern(length);
+                for unix in [false, true] {
+                    let from = if unix { unix_pair() } else { tcp_pair().await };
+                    let (count, arrived) =
+                        through(from, tcp_pair().await, body.clone(), length as u64).await;
+                    assert_eq!(count, length as u64);
+                    assert!(arrived == body, "{length}, unix {unix}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn an_early_end_and_a_longer_stream_are_counted() {
+        on_each(|| async {
+            for (sent, asked, moved) in [(300_000, 1 << 20, 300_000), (1 << 20, 400_000, 400_000)] {
+                let body = pattern(sent);
+                let pairs = (tcp_pair().await, unix_pair());
+                let (count, arrived) = through(pairs.0, pairs.1, body.clone(), asked).await;
+                assert_eq!(count, moved as u64);
+                assert!(arrived == body[..moved]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_pipe_is_reclaimed_for_spilling() {
+        on_each(|| async {
+            let (sender, from) = tcp_pair().await;
+            let body = pattern(50_000);
+            sender.write_all(&body).await.unwrap();
+            let mut splicer = Splicer::new();
+            let mut queue = OutQueue::new();
+            while queue.len_bytes() < 50_000 {
+                let filled = poll_fn(|cx| splicer.poll_fill(cx, &from, 1 << 20)).await.unwrap();
+                assert_eq!(filled, Filled::Bytes(splicer.held()));
+                splicer.reclaim(&mut queue).unwrap();
+                assert_eq!(splicer.held(), 0);
+            }
+            let bytes: Vec<u8> = queue.take().flat_map(|data| data.bytes().to_vec()).collect();
+            assert!(bytes == body);
+            drop(sender);
+            let filled = poll_fn(|cx| splicer.poll_fill(cx, &from, 10)).await.unwrap();
+            assert_eq!(filled, Filled::End);
+            assert!(!PIPES.with_borrow(Vec::is_empty));
+        });
+    }
+
+    #[test]
+    fn a_lost_receiver_is_named() {
+        on_each(|| async {
+            let (sender, from) = unix_pair();
+            let (to, receiver) = unix_pair();
+            drop(receiver);
+            spawn(async move {
+                let _ = sender.write_all(&pattern(1 << 20)).await;
+            });
+            let broken = splice_pump(&from, &to, 1 << 20).await.unwrap_err();
+            assert_eq!(
+                (broken.side, broken.error.kind()),
+                (Side::Second, io::ErrorKind::BrokenPipe)
+            );
+            drop(from);
+            while system::driver::live_tasks() > 0 {
+                system::driver::yield_now().await;
+            }
+        });
+    }
+}

@@ -300,3 +300,124 @@ fn flags(push: Push) -> SendFlags {
         Push::More => SendFlags::NOSIGNAL | SendFlags::MORE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{on_each, pattern, read_all, tcp_pair, unix_pair};
+    use system::driver::{Timer, now, spawn, yield_now};
+
+    #[test]
+    fn bytes_and_their_end_arrive_in_both_directions() {
+        on_each(|| async {
+            for (client, server) in [tcp_pair().await, unix_pair()] {
+                let sent = pattern(3 << 20);
+                let expected = sent.clone();
+                spawn(async move {
+                    client.write_all(&sent).await.unwrap();
+                    client.shutdown_write().unwrap();
+                    assert_eq!(read_all(&client).await, b"thanks");
+                });
+                assert_eq!(read_all(&server).await, expected);
+                assert!(server.hung_up() || !system::driver::reports_errors());
+                server.write_all(b"thanks").await.unwrap();
+                drop(server);
+                while system::driver::live_tasks() > 0 {
+                    yield_now().await;
+                }
+            }
+        });
+    }
+
+    /// The end of the stream that arrives together with the last bytes, or right after the event
+    /// that announced them, must be seen although the read that took them was short.
+    #[test]
+    fn a_short_read_does_not_lose_the_end() {
+        on_each(|| async {
+            for turns in 0..4 {
+                let (client, server) = tcp_pair().await;
+                client.write_all(b"bye").await.unwrap();
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                drop(client);
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+                let mut buffer = [0; 64];
+                assert_eq!(server.read(&mut buffer).await.unwrap(), 3);
+                assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+                assert_eq!(server.read(&mut buffer).await.unwrap(), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn an_idle_connection_holds_no_buffer_until_it_is_readable() {
+        on_each(|| async {
+            let (client, server) = unix_pair();
+            let before = crate::memory::usage().lent;
+            poll_fn(|cx| {
+                assert!(server.poll_lend(cx, 4096).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(crate::memory::usage().lent, before);
+            client.write_all(b"request").await.unwrap();
+            let block = poll_fn(|cx| server.poll_lend_limited(cx, 4096, 3)).await.unwrap();
+            assert_eq!(block.filled(), b"req");
+            let mut block = poll_fn(|cx| server.poll_lend(cx, 4096)).await.unwrap();
+            assert_eq!(block.filled(), b"uest");
+            drop(client);
+            assert_eq!(poll_fn(|cx| server.poll_fill(cx, &mut block)).await.unwrap(), 0);
+            assert!(poll_fn(|cx| server.poll_lend(cx, 1)).await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn hanging_up_is_seen_beside_unread_data() {
+        on_each(|| async {
+            let (client, server) = tcp_pair().await;
+            if system::driver::reports_errors() {
+                client.write_all(b"pipelined").await.unwrap();
+            }
+            spawn(async move {
+                yield_now().await;
+                drop(client);
+            });
+            poll_fn(|cx| server.poll_hung_up(cx)).await;
+            assert!(server.hung_up());
+        });
+    }
+
+    #[test]
+    fn a_reset_is_an_error_of_the_reader() {
+        on_each(|| async {
+            let (client, server) = tcp_pair().await;
+            client.reset_on_close().unwrap();
+            drop(client);
+            poll_fn(|cx| server.poll_hung_up(cx)).await;
+            // select(2) learns of the reset by a peek, which takes the error away.
+            if system::driver::reports_errors() {
+                let error = server.read(&mut [0; 8]).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+            let error = server.write_all(b"anyone?").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        });
+    }
+
+    #[test]
+    fn a_stream_given_away_is_no_longer_watched() {
+        on_each(|| async {
+            let (client, server) = unix_pair();
+            let again = Stream::new(server.into_fd(), false).unwrap();
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(again.read(&mut [0; 8]).await.unwrap(), 1);
+            let idle = Timer::new();
+            idle.set(now() + 1);
+            poll_fn(|cx| idle.poll_expired(cx)).await;
+            assert!(again.take_error().unwrap().is_none());
+        });
+    }
+}

@@ -27,3 +27,24 @@ pub async fn timeout<F: Future>(ms: u64, future: F) -> Option<F::Output> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::on_each;
+    use crate::{Either, race};
+    use std::future::{pending, ready};
+
+    #[test]
+    fn what_comes_first_wins() {
+        on_each(|| async {
+            let begin = now();
+            assert_eq!(timeout(2, pending::<()>()).await, None);
+            assert!(now() >= begin + 2);
+            assert_eq!(timeout(0, ready(5)).await, Some(5));
+            assert_eq!(timeout(60_000, sleep(1)).await, Some(()));
+            assert_eq!(race(sleep(60_000), sleep(1)).await, Either::Second(()));
+            assert_eq!(race(ready(1), ready(2)).await, Either::First(1));
+        });
+    }
+}

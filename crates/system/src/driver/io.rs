@@ -13,6 +13,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
+use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
 use super::waiter::{self, NONE};
@@ -266,6 +267,11 @@ impl Source {
     /// it only when no data is unread.
     #[inline]
     pub fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        with(|s| {
+            if matches!(s.backend, Backend::Select(_)) {
+                look_ahead(&mut s.ios.slots[self.index as usize]);
+            }
+        });
         self.poll_flag(cx, HUNG, |slot| &mut slot.reader)
     }
 
@@ -400,6 +406,18 @@ enum Answer {
     /// Ready, but the task has had its share of this turn.
     Tired,
     Foreign,
+}
+
+/// Corrects what select(2) cannot tell: whether a socket that counts as readable is, and has
+/// more than its end to be read.
+fn look_ahead(slot: &mut IoSlot) {
+    if slot.flags & (READABLE | HUNG) == READABLE {
+        match select::look(slot.fd) {
+            Look::Nothing => slot.flags &= !READABLE,
+            Look::End => slot.flags |= HUNG,
+            Look::Data => {}
+        }
+    }
 }
 
 /// Watches a listener again that was parked for want of a waiter.

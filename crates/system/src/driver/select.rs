@@ -69,7 +69,7 @@ pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
                 writable: write && contains(fd, &writable),
                 hung: false,
             };
-            seen.hung = seen.readable && at_end(fd);
+            seen.hung = seen.readable && look(fd) == Look::End;
             if seen.readable || seen.writable {
                 note(s, slot, seen);
             }
@@ -117,19 +117,27 @@ fn contains(fd: RawFd, set: &libc::fd_set) -> bool {
     unsafe { libc::FD_ISSET(fd, set) }
 }
 
-/// Whether the next read of a socket meets its end or an error. Pipes and listeners are not
-/// asked: for them the call fails otherwise than a broken connection does.
-fn at_end(fd: RawFd) -> bool {
+/// What the next read of a socket meets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    Nothing,
+    Data,
+    /// The end of the stream, or an error, which looking takes away.
+    End,
+}
+
+/// Looks without reading. Pipes and listeners always answer with data: they cannot be asked.
+pub(super) fn look(fd: RawFd) -> Look {
     let mut byte = 0_u8;
     // SAFETY: one byte may be written to `byte`.
     let n =
         unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    match n {
-        0 => true,
-        n if n > 0 => false,
-        _ => !matches!(
-            io::Error::last_os_error().raw_os_error(),
-            Some(libc::EAGAIN | libc::EINTR | libc::ENOTSOCK | libc::ENOTCONN | libc::EINVAL)
-        ),
+    if n >= 0 {
+        return if n == 0 { Look::End } else { Look::Data };
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Look::Nothing,
+        Some(libc::EINTR | libc::ENOTSOCK | libc::ENOTCONN | libc::EINVAL) => Look::Data,
+        _ => Look::End,
     }
 }
