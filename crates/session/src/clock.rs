@@ -11,6 +11,8 @@ use system::clock::{Calendar, local};
 use system::driver::wall;
 use wire::http1::date;
 
+pub use wire::http1::date::format as http_date_of;
+
 const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];

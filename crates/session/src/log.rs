@@ -318,6 +318,12 @@ fn replace_controls(line: &mut Vec<u8>, from: usize) {
     }
 }
 
+/// An error as messages end with it: `(32: Broken pipe)`. For those that do not go through
+/// [`log_errno!`].
+pub fn os_text(error: &io::Error) -> String {
+    format!("({})", Errno::from(error))
+}
+
 /// Bytes as they go into a message: text as it is, what is not UTF-8 as `\xE9`.
 pub struct Bytes<'a>(pub &'a [u8]);
 

@@ -4,6 +4,7 @@
 //! configuration or a protocol, and nothing logs: errors go back to the caller with the name of
 //! the call that failed.
 
+pub mod allocation;
 pub mod clock;
 pub mod driver;
 pub mod errno;

@@ -17,7 +17,11 @@ pub static ERROR_LOG: Directive<ErrorLog> =
         .takes(Arity::AtLeast(1))
         .many()
         .default("logs/error.log error")
-        .syntax("error_log FILE [LEVEL];\nerror_log stderr [LEVEL];\nerror_log syslog:server=ADDRESS[,PARAMETER=VALUE...] [LEVEL];")
+        .syntax(
+            "error_log FILE [LEVEL];\n\
+             error_log stderr [LEVEL];\n\
+             error_log syslog:server=ADDRESS[,PARAMETER=VALUE...] [LEVEL];",
+        )
         .text(
             "Where errors are written, and how much: messages of LEVEL and worse, one of debug, \
              info, notice, warn, error, crit, alert, emerg; without one, error. Several lines at \

@@ -116,8 +116,8 @@ impl LogFile {
         if start == 0
             && let Some(Buffering { size, .. }) = self.buffering.get()
         {
-            // A no-op once the vector has grown to its size.
-            waiting.reserve(size);
+            // A no-op once the vector has grown; a larger buffer grows as it is used.
+            waiting.reserve(size.min(TURN_LIMIT));
         }
         write_line(&mut waiting);
         if waiting.len() == start {
