@@ -249,7 +249,7 @@ impl<'a> Lexer<'a> {
         let content = closing.unwrap_or(self.bytes.len()) - start;
         // The buffer may be full before the closing quote, at it, or at the space behind it.
         let behind = closing.and_then(|at| self.bytes.get(at + 1));
-        let spaced = behind.is_some_and(u8::is_ascii_whitespace);
+        let spaced = matches!(behind, Some(b' ' | b'\t' | b'\r' | b'\n'));
         let taken = content + usize::from(closing.is_some()) + usize::from(spaced);
         let full = taken >= BUFFER && start + BUFFER < self.bytes.len() && !self.command_line;
         if full {

@@ -99,7 +99,11 @@ proptest! {
     }
 
     #[test]
-    fn long_words_are_survived(text in pieces(), at in any::<prop::sample::Index>(), length in 4000_usize..9000) {
+    fn long_words_are_survived(
+        text in pieces(),
+        at in any::<prop::sample::Index>(),
+        length in 4000_usize..9000,
+    ) {
         let mut text = text;
         let at = at.index(text.len() + 1);
         text.splice(at..at, std::iter::repeat_n(b'x', length));
@@ -128,7 +132,10 @@ proptest! {
     }
 
     #[test]
-    fn raw_parsers_survive(word in any::<Vec<u8>>(), digits in "[0-9]{0,25}[a-zA-Z ]{0,3}[0-9]{0,25}") {
+    fn raw_parsers_survive(
+        word in any::<Vec<u8>>(),
+        digits in "[0-9]{0,25}[a-zA-Z ]{0,3}[0-9]{0,25}",
+    ) {
         for word in [word.as_slice(), digits.as_bytes()] {
             let _ = config::Template::parse(word);
             let _ = config::read::parse_time_ms(word);
