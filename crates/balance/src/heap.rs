@@ -10,14 +10,15 @@ use crate::PeerIndex;
 /// Children of a node: four slots are one cache line, and the heap is half as deep as with two.
 const ARITY: usize = 4;
 
-/// One member of a class.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Slot {
-    /// The account less what the rounds so far would have added to it.
-    pub(crate) key: i64,
-    pub(crate) peer: PeerIndex,
-    pub(crate) unused: u32,
+plain! {
+    /// One member of a class.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Slot {
+        /// The account less what the rounds so far would have added to it.
+        pub(crate) key: i64,
+        pub(crate) peer: PeerIndex,
+        pub(crate) unused: u32,
+    }
 }
 
 impl Slot {

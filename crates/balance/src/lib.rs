@@ -25,6 +25,25 @@
 
 #![forbid(unsafe_code)]
 
+/// Declares structures of plain numbers. With the feature `zone` the compiler proves that they
+/// are, and they may lie in memory that processes share.
+#[cfg(feature = "zone")]
+macro_rules! plain {
+    ($($item:tt)*) => {
+        system::plain! { $($item)* }
+    };
+}
+#[cfg(not(feature = "zone"))]
+macro_rules! plain {
+    ($(#[$note:meta])* $seen:vis struct $name:ident { $($body:tt)* }) => {
+        $(#[$note])*
+        #[repr(C)]
+        $seen struct $name { $($body)* }
+    };
+}
+
+#[cfg(feature = "zone")]
+mod block;
 mod heap;
 pub mod least_conn;
 mod method;
@@ -35,6 +54,8 @@ pub mod round_robin;
 mod state;
 mod tried;
 
+#[cfg(feature = "zone")]
+pub use block::{Block, Block1k, Block16k, Block64, Block128k};
 pub use method::{METHODS, Method, method};
 pub use peer::{Peer, PeerOptions, Verdict};
 pub use state::{Ask, Memory, PeerIndex, State};

@@ -34,40 +34,42 @@ impl Default for PeerOptions {
 pub(crate) enum Place {
     /// In no index: down, or full. An event brings it back.
     #[default]
-    Out,
+    Out = 0,
     /// In the heap of its weight.
-    Heap,
+    Heap = 1,
     /// In the list of those whose effective weight still grows.
-    Recovering,
+    Recovering = 2,
     /// In the list of those that wait for their `fail_timeout` to pass.
-    Resting,
+    Resting = 3,
     /// Pulled out for the length of one pick because the request tried it already.
-    Aside,
+    Aside = 4,
 }
 
-/// One peer: pointer-free and of fixed size, so that it can lie in shared memory.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Peer {
-    /// The smooth round robin's account. Meaningful unless the peer is in a heap, which then
-    /// keeps it relative to the age of the tier.
-    pub(crate) current: i64,
-    pub(crate) accessed: u64,
-    pub(crate) checked: u64,
-    pub(crate) weight: u32,
-    pub(crate) effective: u32,
-    pub(crate) conns: u32,
-    pub(crate) max_conns: u32,
-    pub(crate) fails: u32,
-    pub(crate) max_fails: u32,
-    pub(crate) fail_timeout: u32,
-    /// Which class of equal weights, as an offset within the tier's classes.
-    pub(crate) class: u32,
-    pub(crate) down: u8,
-    pub(crate) place: Place,
-    /// Set for the length of a pick whose request tried this peer already.
-    pub(crate) frozen: u8,
-    pub(crate) unused: u8,
+plain! {
+    /// One peer: pointer-free and of fixed size, so that it can lie in shared memory.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Peer {
+        /// The smooth round robin's account. Meaningful unless the peer is in a heap, which then
+        /// keeps it relative to the age of the tier.
+        pub(crate) current: i64,
+        pub(crate) accessed: u64,
+        pub(crate) checked: u64,
+        pub(crate) weight: u32,
+        pub(crate) effective: u32,
+        pub(crate) conns: u32,
+        pub(crate) max_conns: u32,
+        pub(crate) fails: u32,
+        pub(crate) max_fails: u32,
+        pub(crate) fail_timeout: u32,
+        /// Which class of equal weights, as an offset within the tier's classes.
+        pub(crate) class: u32,
+        pub(crate) down: u8,
+        /// A [`Place`].
+        place: u8,
+        /// Set for the length of a pick whose request tried this peer already.
+        pub(crate) frozen: u8,
+        pub(crate) unused: u8,
+    }
 }
 
 // A peer's event touches one cache line.
@@ -114,6 +116,28 @@ impl Peer {
     /// Whether the configuration or an operator took it out.
     pub fn is_down(&self) -> bool {
         self.down != 0
+    }
+
+    /// Which index it is in.
+    pub(crate) fn place(&self) -> Place {
+        match self.place {
+            1 => Place::Heap,
+            2 => Place::Recovering,
+            3 => Place::Resting,
+            4 => Place::Aside,
+            _ => Place::Out,
+        }
+    }
+
+    pub(crate) fn set_place(&mut self, place: Place) {
+        self.place = place as u8;
+    }
+
+    /// Forgets what only the indexes of its tier give a meaning to.
+    pub(crate) fn reset(&mut self) {
+        self.current = 0;
+        self.frozen = 0;
+        self.set_place(Place::Out);
     }
 
     /// Whether only an event, not time, can make it usable.

@@ -114,7 +114,7 @@ fn settle(state: &mut State<'_>, peer: PeerIndex) {
     } else {
         Place::Heap
     };
-    if subject.place != wanted {
+    if subject.place() != wanted {
         state.take_out(tier, peer);
         state.put_in(tier, peer, wanted);
     }
@@ -176,7 +176,7 @@ impl State<'_> {
             let peer = self.resting[at as usize];
             settle(self, peer);
             let subject = &self.peers[peer as usize];
-            if subject.place == Place::Resting {
+            if subject.place() == Place::Resting {
                 next = next.min(subject.rests_until());
             }
         }
@@ -208,7 +208,7 @@ impl State<'_> {
         for peer in tried.iter().filter(|peer| members.contains(peer)) {
             let subject = &mut self.peers[peer as usize];
             subject.frozen = 1;
-            if subject.place == Place::Heap {
+            if subject.place() == Place::Heap {
                 let weight = i64::from(subject.weight);
                 round.total -= weight;
                 self.lower(peer, weight);
@@ -221,7 +221,7 @@ impl State<'_> {
         let members = self.head.tiers[tier].members();
         for peer in tried.iter().filter(|peer| members.contains(peer)) {
             self.peers[peer as usize].frozen = 0;
-            if self.peers[peer as usize].place == Place::Aside {
+            if self.peers[peer as usize].place() == Place::Aside {
                 settle(self, peer);
             }
         }
@@ -239,7 +239,7 @@ impl State<'_> {
                     break;
                 }
                 self.take_out(tier, top.peer);
-                self.peers[top.peer as usize].place = Place::Aside;
+                self.peers[top.peer as usize].set_place(Place::Aside);
             }
         }
     }
@@ -261,7 +261,7 @@ impl State<'_> {
     /// The winner pays for the round.
     fn charge(&mut self, peer: PeerIndex, total: i64) {
         let subject = &mut self.peers[peer as usize];
-        if subject.place == Place::Heap {
+        if subject.place() == Place::Heap {
             self.lower(peer, total);
         } else {
             subject.current = subject.current.wrapping_sub(total);
@@ -302,7 +302,7 @@ impl State<'_> {
         let index = peer as usize;
         let at = self.positions[index];
         let first = self.head.tiers[tier].first;
-        match self.peers[index].place {
+        match self.peers[index].place() {
             Place::Out | Place::Aside => {}
             Place::Heap => {
                 let mut heap = self.heap_of(peer);
@@ -324,7 +324,7 @@ impl State<'_> {
                 unlist(self.resting, self.positions, first, len, at);
             }
         }
-        self.peers[index].place = Place::Out;
+        self.peers[index].set_place(Place::Out);
     }
 
     /// Puts a peer that is in no index into that of `place`.
@@ -355,7 +355,7 @@ impl State<'_> {
                 list(self.resting, self.positions, first, &mut tier.resting, peer);
             }
         }
-        self.peers[index].place = place;
+        self.peers[index].set_place(place);
     }
 }
 

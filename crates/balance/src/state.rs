@@ -9,6 +9,7 @@
 use crate::heap::Slot;
 use crate::method::{self, METHODS, Method};
 use crate::peer::{Peer, PeerOptions, Verdict};
+use crate::round_robin;
 use crate::tried::Tried;
 
 /// The number of a peer within its group: primaries first, then backups.
@@ -25,25 +26,34 @@ pub struct Ask {
     pub key: u64,
 }
 
-/// One of the two sets of peers.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Tier {
-    /// Rounds that the tier went through: every heap member's account grew once in each.
-    pub(crate) rounds: i64,
-    /// The sum of the weights of all heap members.
-    pub(crate) total: i64,
-    /// No resting peer can become usable before this moment passed.
-    pub(crate) earliest: u64,
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-    /// Classes in use, from `first` on in the array of classes.
-    pub(crate) classes: u32,
-    /// Peers that recover, from `first` on in the array `recovering`.
-    pub(crate) recovering: u32,
-    /// Peers that rest, from `first` on in the array `resting`.
-    pub(crate) resting: u32,
-    pub(crate) unused: u32,
+plain! {
+    /// One of the two sets of peers.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Tier {
+        /// Rounds that the tier went through: every heap member's account grew once in each.
+        pub(crate) rounds: i64,
+        /// The sum of the weights of all heap members.
+        pub(crate) total: i64,
+        /// No resting peer can become usable before this moment passed.
+        pub(crate) earliest: u64,
+        pub(crate) first: u32,
+        pub(crate) count: u32,
+        /// Classes in use, from `first` on in the array of classes.
+        pub(crate) classes: u32,
+        /// Peers that recover, from `first` on in the array `recovering`.
+        pub(crate) recovering: u32,
+        /// Peers that rest, from `first` on in the array `resting`.
+        pub(crate) resting: u32,
+        pub(crate) unused: u32,
+    }
+}
+
+impl Head {
+    /// The peers of both tiers. Added without overflow: a shared state may hold anything.
+    #[cfg(feature = "zone")]
+    pub(crate) fn count(&self) -> usize {
+        self.tiers[0].count as usize + self.tiers[1].count as usize
+    }
 }
 
 impl Tier {
@@ -52,37 +62,39 @@ impl Tier {
     }
 }
 
-/// The members of a tier that share one weight: a stretch of the slots.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Class {
-    pub(crate) weight: u32,
-    /// Where its slots begin.
-    pub(crate) start: u32,
-    /// How many of them are a heap at the moment.
-    pub(crate) len: u32,
-    pub(crate) unused: u32,
+plain! {
+    /// The members of a tier that share one weight: a stretch of the slots.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Class {
+        pub(crate) weight: u32,
+        /// Where its slots begin.
+        pub(crate) start: u32,
+        /// How many of them are a heap at the moment.
+        pub(crate) len: u32,
+        pub(crate) unused: u32,
+    }
 }
 
-/// What belongs to the group as a whole.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub(crate) struct Head {
-    /// The latest moment that any caller told; the processes that share a state need not agree
-    /// on the time to the tick.
-    pub(crate) clock: u64,
-    pub(crate) tiers: [Tier; 2],
-    /// The place of the method in its list.
-    pub(crate) method: u32,
-    /// The peers of both tiers that are not down.
-    pub(crate) up: u32,
+plain! {
+    /// What belongs to the group as a whole.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Head {
+        /// The latest moment that any caller told; the processes that share a state need not agree
+        /// on the time to the tick.
+        pub(crate) clock: u64,
+        pub(crate) tiers: [Tier; 2],
+        /// The place of the method in its list.
+        pub(crate) method: u32,
+        /// The peers of both tiers that are not down.
+        pub(crate) up: u32,
+    }
 }
 
 /// A group's state on the heap.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    head: Head,
-    peers: Box<[Peer]>,
+    pub(crate) head: Head,
+    pub(crate) peers: Box<[Peer]>,
     positions: Box<[u32]>,
     slots: Box<[Slot]>,
     classes: Box<[Class]>,
@@ -249,6 +261,18 @@ impl State<'_> {
         }
     }
 
+    /// Builds everything but the peers' own records afresh. For a state whose last holder died
+    /// in the middle of an event: the turns start anew, loads and failures stay.
+    pub fn repair(&mut self) {
+        self.peers.iter_mut().for_each(Peer::reset);
+        self.head.up = self.peers.iter().filter(|peer| !peer.is_down()).count() as u32;
+        for tier in 0..2 {
+            let Tier { first, count, .. } = self.head.tiers[tier];
+            self.head.tiers[tier] = Tier { first, count, ..Tier::default() };
+            (self.method().rebuild)(self, tier);
+        }
+    }
+
     /// How often a request may try at most: the peers of both tiers that are not down.
     pub fn tries(&self) -> u32 {
         self.head.up
@@ -269,7 +293,7 @@ impl State<'_> {
     }
 
     fn method(&self) -> &'static Method {
-        METHODS[self.head.method as usize]
+        METHODS.get(self.head.method as usize).copied().unwrap_or(&round_robin::METHOD)
     }
 
     fn known(&self, peer: PeerIndex) -> Option<usize> {
@@ -280,7 +304,7 @@ impl State<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{least_conn, round_robin};
+    use crate::least_conn;
 
     fn options(weights: &[u32]) -> Vec<PeerOptions> {
         weights.iter().map(|&weight| PeerOptions { weight, ..PeerOptions::default() }).collect()
@@ -338,6 +362,33 @@ mod tests {
         assert_eq!(state.pick(100, 0, 0, &mut Tried::new()), Some(0));
         assert_eq!(state.failed(0, 100), Verdict::Disabled);
         assert_eq!(state.pick(100, 0, 0, &mut Tried::new()), Some(1));
+    }
+
+    #[test]
+    fn repairing_keeps_loads_and_failures() {
+        for count in [3, 60] {
+            let mut memory = Memory::new(&round_robin::METHOD, &options(&vec![2; count]), &[]);
+            let mut state = memory.state();
+            for _ in 0..5 {
+                state.pick(100, 0, 0, &mut Tried::new());
+            }
+            state.failed(1, 100);
+            // As if the process had died while it moved things.
+            state.slots.iter_mut().for_each(|slot| slot.key = 7);
+            state.positions.iter_mut().for_each(|position| *position = 0);
+            state.head.tiers[0].recovering = 9;
+            state.head.up = 0;
+            state.repair();
+            assert_eq!(state.tries(), count as u32);
+            assert_eq!((state.peers()[1].fails(), state.peers()[2].conns()), (1, 1));
+            let next = state.pick(100, 0, 0, &mut Tried::new());
+            assert_eq!(next, Some(0), "the turns start anew");
+            let mut seen: Vec<_> =
+                (0..count * 2).filter_map(|_| state.pick(101, 0, 0, &mut Tried::new())).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen.len(), count - 1, "all but the resting one take turns");
+        }
     }
 
     #[test]
