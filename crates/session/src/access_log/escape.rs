@@ -25,22 +25,44 @@ impl Escape {
 
     /// Appends a value.
     pub(super) fn append(self, value: &[u8], out: &mut Vec<u8>) {
-        let special: fn(u8) -> bool = match self {
-            Escape::None => return out.extend_from_slice(value),
-            Escape::Default => |byte| !(0x20..0x7f).contains(&byte) || matches!(byte, b'"' | b'\\'),
-            Escape::Json => |byte| byte < 0x20 || matches!(byte, b'"' | b'\\'),
-        };
-        let mut rest = value;
-        while let Some(at) = rest.iter().position(|&byte| special(byte)) {
-            out.extend_from_slice(&rest[..at]);
-            match self {
-                Escape::Json => append_json(rest[at], out),
-                _ => append_hex(b"\\x", rest[at], out),
-            }
-            rest = &rest[at + 1..];
+        match self {
+            Escape::None => out.extend_from_slice(value),
+            Escape::Default => append_with(value, out, is_special, |byte, out| {
+                append_hex(b"\\x", byte, out);
+            }),
+            Escape::Json => append_with(value, out, is_special_in_json, append_json),
         }
-        out.extend_from_slice(rest);
     }
+}
+
+fn is_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte > 0x7e) | (byte == b'"') | (byte == b'\\')
+}
+
+fn is_special_in_json(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+/// Copies `value`, with what is special replaced. Nearly every value has nothing special: that
+/// is asked first, without a branch per byte, so that the compiler may use vectors.
+#[inline]
+fn append_with(
+    value: &[u8],
+    out: &mut Vec<u8>,
+    special: impl Fn(u8) -> bool,
+    replace: impl Fn(u8, &mut Vec<u8>),
+) {
+    if !value.iter().fold(false, |found, &byte| found | special(byte)) {
+        out.extend_from_slice(value);
+        return;
+    }
+    let mut rest = value;
+    while let Some(at) = rest.iter().position(|&byte| special(byte)) {
+        out.extend_from_slice(&rest[..at]);
+        replace(rest[at], out);
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 fn append_json(byte: u8, out: &mut Vec<u8>) {
