@@ -100,7 +100,7 @@ pub struct Lease {
 
 impl Attempts {
     pub(crate) fn new(group: Rc<Group>) -> Attempts {
-        let tries = group.live().memory.state().tries();
+        let tries = group.live().home.tries();
         let begun_ms = net::now();
         Attempts { group, tried: Tried::new(), current: None, tries, begun_ms, fresh: false }
     }
@@ -113,7 +113,7 @@ impl Attempts {
         self.done(Outcome::NotCounted);
         let now_ms = net::now();
         let mut live = self.group.live();
-        let peer = live.memory.state().pick(now_ms / 1000, 0, 0, &mut self.tried).ok_or(NoPeer)?;
+        let peer = live.home.pick(now_ms / 1000, &mut self.tried).ok_or(NoPeer)?;
         live.load.begin(now_ms);
         self.current = Some(peer);
         Ok(peer)
@@ -195,14 +195,8 @@ impl Attempts {
         let Some(peer) = self.current.take() else { return Verdict::Usable };
         let mut live = self.group.live();
         live.load.end();
-        let mut state = live.memory.state();
-        let verdict = match outcome {
-            Outcome::Failed => state.failed(peer, net::now() / 1000),
-            Outcome::Ok | Outcome::NotCounted | Outcome::Stale => {
-                state.done(peer);
-                Verdict::Usable
-            }
-        };
+        let failed = outcome == Outcome::Failed;
+        let verdict = live.home.end(peer, failed, net::now() / 1000);
         match outcome {
             Outcome::Stale => {
                 self.tried.forget(peer);

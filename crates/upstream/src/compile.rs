@@ -1,7 +1,7 @@
 //! From `upstream` blocks to groups, and the groups that URLs imply.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use balance::{PeerOptions, round_robin};
@@ -9,7 +9,7 @@ use config::{Scope, Span};
 
 use crate::directives::{
     BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, LEAST_CONN, SERVER,
-    Server,
+    Server, ZONE, ZoneLine,
 };
 use crate::group::{Group, Keepalive, Member, Settings};
 use crate::target::{Host, Names, Target};
@@ -31,6 +31,7 @@ impl Groups {
     /// sink; such a block makes no group.
     pub fn compile(http: &Scope<'_>, names: &dyn Names) -> Groups {
         let mut groups = Groups::default();
+        let mut zones = Zones::default();
         for (name, scope) in http.blocks(&BLOCK) {
             let key = name.to_ascii_lowercase();
             let settings = compile_block(&name, &scope, names);
@@ -39,10 +40,12 @@ impl Groups {
                     scope.error(scope.span(), format!("duplicate upstream \"{name}\""));
                 }
                 Entry::Vacant(place) => {
-                    place.insert(Group::new(settings));
+                    let group = place.insert(Group::new(settings));
+                    zones.open(group, &scope);
                 }
             }
         }
+        zones.check(http);
         groups
     }
 
@@ -101,6 +104,38 @@ impl Groups {
         });
         self.implied.insert(key, group.clone());
         Ok(group)
+    }
+}
+
+/// The sizes of the zones by name, 0 until one is given.
+#[derive(Default)]
+struct Zones(BTreeMap<String, u64>);
+
+impl Zones {
+    /// Moves the group's state to its zone, if it names one.
+    fn open(&mut self, group: &Group, scope: &Scope<'_>) {
+        let Some((ZoneLine { name, size }, span)) = scope.local_spanned(&ZONE) else { return };
+        let declared = self.0.entry(name.clone()).or_default();
+        let size = size.unwrap_or(*declared);
+        if *declared != 0 && size != *declared {
+            let message = format!(
+                "the size {size} of shared memory zone \"{name}\" \
+                 conflicts with already declared size {declared}"
+            );
+            scope.error(span, message);
+            return;
+        }
+        *declared = size;
+        if let Err(message) = group.share(&name) {
+            scope.error(span, message);
+        }
+    }
+
+    /// Every zone must have got a size from one of its groups.
+    fn check(&self, http: &Scope<'_>) {
+        for (name, _) in self.0.iter().filter(|(_, size)| **size == 0) {
+            http.error(None, format!("zero size shared memory zone \"{name}\""));
+        }
     }
 }
 
@@ -260,12 +295,42 @@ mod tests {
             &["[warn] load balancing method redefined in /x.conf:2"],
         );
         refused(
+            "upstream u { server two; zone '' 1m; }\nupstream v { server two; zone z 1x; }",
+            &[
+                "[emerg] invalid zone name \"\" in /x.conf:2",
+                "[emerg] invalid zone size \"1x\" in /x.conf:3",
+            ],
+        );
+        refused(
+            "upstream u { server two; zone z 32767; }",
+            &["[emerg] zone \"z\" is too small in /x.conf:2"],
+        );
+        refused(
+            "upstream u { server two; zone z; }",
+            &["[emerg] zero size shared memory zone \"z\""],
+        );
+        refused(
+            "upstream u { server two; zone z 1m; }\nupstream v { server two; zone z 64k; }",
+            &["[emerg] the size 65536 of shared memory zone \"z\" \
+               conflicts with already declared size 1048576 in /x.conf:3"],
+        );
+        refused(
             "upstream u { server two; keepalive_timeout x; keepalive_requests 1s; }",
             &[
                 "[emerg] \"keepalive_timeout\" directive invalid value in /x.conf:2",
                 "[emerg] \"keepalive_requests\" directive invalid number in /x.conf:2",
             ],
         );
+    }
+
+    #[test]
+    fn groups_may_share_a_zone() {
+        let inside = "upstream u { server two; zone z; }\nupstream v { server two; zone z 64k; }";
+        let groups = compile(inside).expect("a good configuration");
+        for name in ["u", "v"] {
+            let group = groups.named(name).expect("the group");
+            assert_eq!(group.begin().pick(), Ok(0), "each group takes its own turns");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &BLOCK,
     &SERVER,
     &LEAST_CONN,
+    &ZONE,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,
     &KEEPALIVE_TIME,
@@ -39,6 +40,15 @@ pub struct Kept {
     pub local: bool,
 }
 
+/// The value of `zone`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneLine {
+    /// The name.
+    pub name: String,
+    /// Bytes, if given.
+    pub size: Option<u64>,
+}
+
 /// The block itself; its value is the name.
 pub static BLOCK: Directive<String> = Directive::new("upstream", &[HTTP], read::text)
     .many()
@@ -63,8 +73,8 @@ pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], ser
          - `max_fails=N`: after so many failures within `fail_timeout` the server rests; 1 \
          unless given, 0 never. The only server of a group never rests.\n\
          - `fail_timeout=TIME`: that time, and how long it then rests; 10 seconds unless given.\n\
-         - `max_conns=N`: at most so many requests at once, for each worker; 0, no limit, unless \
-         given.\n\
+         - `max_conns=N`: at most so many requests at once, counted by each worker for itself \
+         unless the group has a `zone`; 0, no limit, unless given.\n\
          - `backup`: used only while no other server is usable.\n\
          - `down`: never used.",
     )
@@ -84,6 +94,20 @@ pub static LEAST_CONN: Directive<&'static Method> =
              proportion to its weight; among equals, weighted round robin decides.",
         )
         .example("upstream backend { least_conn; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// A state for all workers.
+pub static ZONE: Directive<ZoneLine> = Directive::new("zone", &[UPSTREAM], zone)
+    .takes(Arity::Between(1, 2))
+    .repeats(config::Repeat::Last)
+    .syntax("zone NAME [SIZE];")
+    .text(
+        "Keeps the state of the group in memory that all workers share: they take turns together, \
+         a failure that one sees counts for all, and `max_conns` bounds the requests of all. \
+         Several groups may name the same zone; the size stands in one of them. At least eight \
+         pages of memory must be asked for; what is really used depends on the number of servers. \
+         A reload starts with a fresh zone.",
+    )
+    .example("upstream backend { zone backend 64k; server 127.0.0.1:8081 max_conns=100; }");
 
 /// How many connections stay open.
 pub static KEEPALIVE: Directive<Kept> = Directive::new("keepalive", &[UPSTREAM], keepalive)
@@ -152,6 +176,22 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
     let target = Target::parse(&text)
         .map_err(|error| Invalid::new(format!("{error} in upstream \"{text}\"")).at(0))?;
     Ok(Server { text, target, options, backup })
+}
+
+fn zone(args: &Args<'_>) -> Result<ZoneLine, Invalid> {
+    let name = args.str(0).into_owned();
+    if name.is_empty() {
+        return Err(Invalid::new("invalid zone name \"\"").at(0));
+    }
+    if args.len() == 1 {
+        return Ok(ZoneLine { name, size: None });
+    }
+    let refused = || Invalid::new(format!("invalid zone size \"{}\"", args.str(1))).at(1);
+    let size = read::parse_size(args.word(1).bytes()).ok_or_else(refused)?;
+    if size < 8 * rustix::param::page_size() as u64 {
+        return Err(Invalid::new(format!("zone \"{name}\" is too small")).at(1));
+    }
+    Ok(ZoneLine { name, size: Some(size) })
 }
 
 fn keepalive(args: &Args<'_>) -> Result<Kept, Invalid> {

@@ -1,7 +1,7 @@
 //! A group: what the configuration says of it, and what is going on in it.
 //!
-//! The description never changes; the live part (balancing state, idle connections) is this
-//! worker's own. Compiling happens in the master, before the fork, and touches neither the event
+//! The description never changes. The live part is the balancing state, which is this worker's
+//! own or lies in a zone (`home.rs`), and the idle connections, which are always its own. Compiling happens in the master, before the fork, and touches neither the event
 //! loop nor a descriptor: the reaper of idle connections starts with the first of them.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use net::{Stream, Timer};
 use system::socket::Address;
 
 use crate::attempts::Attempts;
+use crate::home::Home;
 use crate::pool::Pool;
 
 /// How long a peak of concurrency is remembered, at least.
@@ -97,7 +98,7 @@ pub struct Group {
 
 /// What changes while requests pass.
 pub(crate) struct Live {
-    pub(crate) memory: Memory,
+    pub(crate) home: Home,
     pub(crate) load: Load,
     pool: Pool<Idle>,
     reaper: Option<Reaper>,
@@ -180,7 +181,7 @@ impl Group {
             })
             .collect();
         let live = Live {
-            memory: Memory::new(settings.method, &primaries, &backups),
+            home: Home::Own(Memory::new(settings.method, &primaries, &backups)),
             load: Load::default(),
             pool: Pool::new(peers.len()),
             reaper: None,
@@ -219,9 +220,29 @@ impl Group {
         self.live.borrow().pool.len()
     }
 
-    /// Requests under way at a peer, from this worker.
+    /// Requests under way at a peer: from this worker, or from all when the group has a zone.
     pub fn conns(&self, peer: PeerIndex) -> u32 {
-        self.live.borrow().memory.peers().get(peer as usize).map_or(0, balance::Peer::conns)
+        self.live.borrow_mut().home.conns(peer)
+    }
+
+    /// Moves the balancing state to a zone of its own, which all workers forked from now on
+    /// share. For the master, while it compiles.
+    ///
+    /// # Errors
+    /// What to tell the user.
+    pub fn share(&self, zone: &str) -> Result<(), String> {
+        self.live.borrow_mut().home.share(zone)
+    }
+
+    /// Says which worker this process is, from 0: for a fresh worker, before its first request.
+    /// A worker that replaces another one has its number.
+    pub fn enter_worker(&self, worker: usize) {
+        self.live.borrow_mut().home.enter_worker(worker);
+    }
+
+    /// Takes back what a worker had under way when it died. For the master.
+    pub fn worker_died(&self, worker: usize) {
+        self.live.borrow_mut().home.worker_died(worker);
     }
 
     /// The worker retires: idle connections are closed and no more are kept. Requests under way

@@ -7,7 +7,7 @@
 //!
 //! Which peer is next is decided in crate `balance`; what travels over a connection, when to try
 //! again and what to log is the business of whoever asks. The state of a group is this worker's
-//! own.
+//! own, unless `zone` puts it where all workers share it.
 //!
 //! Read next: `attempts.rs`, `group.rs`, `compile.rs`.
 
@@ -17,6 +17,7 @@ mod attempts;
 mod compile;
 pub mod directives;
 mod group;
+mod home;
 mod pool;
 pub mod target;
 

@@ -1,0 +1,184 @@
+//! Where a group's balancing state lies: in this worker's memory, or in a zone for all workers.
+//!
+//! In a zone the state is behind one lock per group, which survives the death of its holder.
+//! Besides, each worker counts there what it has under way at each peer, so that the master can
+//! take back what a worker that died left counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use balance::{
+    Block, Block1k, Block16k, Block64, Block128k, Memory, PeerIndex, State, Tried, Verdict,
+};
+use session::log::{Level, Log, no_context};
+use system::shared::{Guarded, View, Zone};
+
+/// Workers whose requests under way are counted apart. One more only loses that guard.
+const WORKERS: usize = 128;
+
+/// The state of a group.
+pub(crate) enum Home {
+    Own(Memory),
+    Zone(Shared),
+}
+
+/// The state in a zone.
+pub(crate) struct Shared {
+    zone: Box<str>,
+    block: AnyBlock,
+    peers: usize,
+    /// Which worker this is, once it is known.
+    worker: Option<usize>,
+}
+
+/// A zone with a block of the size that the group needs.
+enum AnyBlock {
+    Room64(View<Guarded<Block64>, AtomicU32>),
+    Room1k(View<Guarded<Block1k>, AtomicU32>),
+    Room16k(View<Guarded<Block16k>, AtomicU32>),
+    Room128k(View<Guarded<Block128k>, AtomicU32>),
+}
+
+impl Home {
+    /// Moves the state to a fresh zone. Nothing changes when it is in one already.
+    ///
+    /// # Errors
+    /// What to tell the user: the system has no such memory, or the group is too large.
+    pub(crate) fn share(&mut self, zone: &str) -> Result<(), String> {
+        let Home::Own(memory) = self else { return Ok(()) };
+        let peers = memory.peers().len();
+        let fits = |room| peers <= room;
+        let block = match () {
+            () if fits(Block64::ROOM) => AnyBlock::Room64(open(memory)?),
+            () if fits(Block1k::ROOM) => AnyBlock::Room1k(open(memory)?),
+            () if fits(Block16k::ROOM) => AnyBlock::Room16k(open(memory)?),
+            () if fits(Block128k::ROOM) => AnyBlock::Room128k(open(memory)?),
+            () => return Err(format!("zone \"{zone}\" is too small")),
+        };
+        *self = Home::Zone(Shared { zone: zone.into(), block, peers, worker: None });
+        Ok(())
+    }
+
+    /// Says which worker this process is. Nothing for a state of its own.
+    pub(crate) fn enter_worker(&mut self, worker: usize) {
+        if let Home::Zone(shared) = self {
+            shared.worker = Some(worker).filter(|&worker| worker < WORKERS);
+        }
+    }
+
+    /// Takes back the requests that a worker had under way when it died.
+    pub(crate) fn worker_died(&mut self, worker: usize) {
+        let Home::Zone(shared) = self else { return };
+        for peer in 0..shared.peers as PeerIndex {
+            let Some(cell) = shared.cell(worker, peer) else { return };
+            let left = cell.swap(0, Ordering::Relaxed);
+            if left > 0 {
+                shared.with(|state| (0..left).for_each(|_| state.done(peer)));
+            }
+        }
+    }
+
+    /// Chooses a peer: see [`State::pick`].
+    #[inline]
+    pub(crate) fn pick(&mut self, now_s: u64, tried: &mut Tried) -> Option<PeerIndex> {
+        match self {
+            Home::Own(memory) => memory.state().pick(now_s, 0, 0, tried),
+            Home::Zone(shared) => shared.with(|state| {
+                let peer = state.pick(now_s, 0, 0, tried)?;
+                shared.count(peer, |cell| cell.wrapping_add(1));
+                Some(peer)
+            }),
+        }
+    }
+
+    /// A request at a peer ended; `failed` when it was the peer's fault.
+    #[inline]
+    pub(crate) fn end(&mut self, peer: PeerIndex, failed: bool, now_s: u64) -> Verdict {
+        let work = |state: &mut State<'_>| {
+            if failed {
+                return state.failed(peer, now_s);
+            }
+            state.done(peer);
+            Verdict::Usable
+        };
+        match self {
+            Home::Own(memory) => work(&mut memory.state()),
+            Home::Zone(shared) => shared.with(|state| {
+                shared.count(peer, |cell| cell.saturating_sub(1));
+                work(state)
+            }),
+        }
+    }
+
+    /// See [`State::tries`].
+    pub(crate) fn tries(&mut self) -> u32 {
+        self.look(|state| state.tries())
+    }
+
+    /// Requests under way at a peer.
+    pub(crate) fn conns(&mut self, peer: PeerIndex) -> u32 {
+        self.look(|state| state.peers().get(peer as usize).map_or(0, balance::Peer::conns))
+    }
+
+    fn look<R>(&mut self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+        match self {
+            Home::Own(memory) => work(&mut memory.state()),
+            Home::Zone(shared) => shared.with(work),
+        }
+    }
+}
+
+fn open<B: Block>(memory: &mut Memory) -> Result<View<Guarded<B>, AtomicU32>, String> {
+    let counters = WORKERS * memory.peers().len() + 1;
+    let length = size_of::<Guarded<B>>() + counters * size_of::<AtomicU32>() + 256;
+    let zone = Zone::new(length).map_err(|error| format!("mmap() of {length} bytes: {error}"))?;
+    let view = Arc::new(zone).view::<Guarded<B>, AtomicU32>().map_err(|error| error.to_string())?;
+    // The zone is fresh, so nobody else can hold its lock or have died with it.
+    view.header().lock().or_repair(|_| {}).load(memory);
+    Ok(view)
+}
+
+impl Shared {
+    fn with<R>(&self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+        match &self.block {
+            AnyBlock::Room64(view) => locked(view.header(), &self.zone, work),
+            AnyBlock::Room1k(view) => locked(view.header(), &self.zone, work),
+            AnyBlock::Room16k(view) => locked(view.header(), &self.zone, work),
+            AnyBlock::Room128k(view) => locked(view.header(), &self.zone, work),
+        }
+    }
+
+    /// What a worker has under way at a peer.
+    fn cell(&self, worker: usize, peer: PeerIndex) -> Option<&AtomicU32> {
+        let cells = match &self.block {
+            AnyBlock::Room64(view) => view.cells(),
+            AnyBlock::Room1k(view) => view.cells(),
+            AnyBlock::Room16k(view) => view.cells(),
+            AnyBlock::Room128k(view) => view.cells(),
+        };
+        if worker >= WORKERS {
+            return None;
+        }
+        cells.get(worker * self.peers + peer as usize)
+    }
+
+    /// Changes this worker's count. Nobody else writes it while the worker lives.
+    fn count(&self, peer: PeerIndex, change: impl FnOnce(u32) -> u32) {
+        if let Some(cell) = self.worker.and_then(|worker| self.cell(worker, peer)) {
+            cell.store(change(cell.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+    }
+}
+
+fn locked<B: Block, R>(
+    block: &Guarded<B>,
+    zone: &str,
+    work: impl FnOnce(&mut State<'_>) -> R,
+) -> R {
+    let mut held = block.lock().or_repair(|block| {
+        block.state().repair();
+        let message = format_args!("zone \"{zone}\": a process died inside, its turns start anew");
+        Log::process().write(Level::Alert, None, message, &no_context);
+    });
+    work(&mut held.state())
+}
