@@ -12,7 +12,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{self as sys, DumpableBehavior, Rlimit};
 use rustix::thread::CpuSet;
@@ -151,7 +153,7 @@ impl Readiness {
 /// Unlike nginx's, the process that the user started leaves only after
 /// [`Readiness::announce`], so that the pid file is there when the command returns.
 pub fn daemonise() -> io::Result<Readiness> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     if let Fork::Parent { .. } = fork()? {
         drop(writer);
         let mut byte = [0];
@@ -165,6 +167,32 @@ pub fn daemonise() -> io::Result<Readiness> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     Ok(Readiness { pipe: writer })
+}
+
+/// A pipe: the end to read from, and the end to write to. Closed by exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+/// Waits until the last process that holds the other end of a pipe has closed it, at most for a
+/// time. True when that came.
+pub fn wait_closed(reader: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        // Hanging up is always reported, whatever is asked for (poll(2)).
+        let mut waited = [PollFd::from_borrowed_fd(reader, PollFlags::empty())];
+        match poll(&mut waited, Some(&limit)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(waited[0].revents().contains(PollFlags::HUP)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Lets standard error go where the descriptor goes.
@@ -200,7 +228,7 @@ pub fn execute(
     let environment = strings(environment)?;
     let arguments = pointers(&arguments);
     let environment = pointers(&environment);
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = pipe()?;
     match fork()? {
         Fork::Parent { child } => {
             drop(writer);
@@ -292,6 +320,13 @@ pub fn set_affinity(processors: &[usize]) -> io::Result<()> {
 pub fn affinity() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|&number| set.is_set(number)).collect())
+}
+
+/// The system's name and release, as `uname -sr` prints them: `Linux`, `6.1.0`.
+pub fn system_and_release() -> (String, String) {
+    let names = rustix::system::uname();
+    let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    (text(names.sysname()), text(names.release()))
 }
 
 /// Processors that are online (`worker_processes auto`); at least 1.
@@ -473,7 +508,7 @@ mod tests {
 
     #[test]
     fn a_program_inherits_what_it_was_given() {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (reader, writer) = pipe().unwrap();
         let script = format!("echo \"$GIFT\" >&{}", writer.as_raw_fd());
         let arguments = ["sh", "-c", &script];
         let program = Path::new("/bin/sh");
@@ -490,6 +525,16 @@ mod tests {
         let none: [&str; 0] = [];
         let error = execute(Path::new("/nowhere/at/all"), &["x"], &none, &[]).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_pipe_tells_when_its_last_holder_is_gone() {
+        let (reader, writer) = pipe().unwrap();
+        let other = writer.try_clone().unwrap();
+        drop(writer);
+        assert!(!wait_closed(reader.as_fd(), Duration::ZERO).unwrap());
+        drop(other);
+        assert!(wait_closed(reader.as_fd(), Duration::from_secs(5)).unwrap());
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Signal {
     pub const PIPE: Signal = Signal(libc::SIGPIPE);
     pub const SYS: Signal = Signal(libc::SIGSYS);
 
+    /// A real-time signal, counted from the first one that programs may use.
+    pub fn real_time(offset: i32) -> Signal {
+        Signal(libc::SIGRTMIN() + offset)
+    }
+
     /// `SIGHUP`; an unnamed one prints as `SIG64`.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,80 @@
+//! The seam between the processes of this crate and the protocol engines above them.
+//!
+//! An engine (http; later stream, mail) is compiled from its block of the configuration. The
+//! master asks it which sockets must be open and lets it prepare directories and zones; a worker
+//! asks it to serve, and later to come to an end. Nothing else of an engine is known here.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use config::Scope;
+use net::Listener;
+use session::log::{Log, LogFiles};
+use system::socket::{Address, ListenOptions};
+
+/// A socket that an engine wants open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    pub address: Address,
+    pub options: ListenOptions,
+}
+
+/// What compiling an engine needs besides the configuration.
+pub struct Surroundings<'c> {
+    /// Relative paths start here (`-p`).
+    pub prefix: &'c Path,
+    /// All log files of this configuration, opened once however often they are named.
+    pub logs: &'c LogFiles,
+    /// The log of the main level.
+    pub log: &'c Log,
+}
+
+/// Compiles an engine from the main level; nothing when its block is absent. Faults go to the
+/// scope; the result is used only when none of them refuses the configuration.
+pub type Compile = fn(&Scope<'_>, Surroundings<'_>) -> Option<Rc<dyn Engine>>;
+
+/// An engine as one configuration describes it.
+pub trait Engine {
+    /// The sockets it serves, each address once.
+    fn listeners(&self) -> Vec<Wanted>;
+
+    /// Makes what must exist before workers are forked, such as directories for temporary files,
+    /// for the user that workers will run as. The error is a log message.
+    fn prepare(&self, owner: Option<u32>) -> Result<(), String>;
+
+    /// Begins to serve, inside a worker's started driver.
+    fn serve(self: Rc<Self>, worker: WorkerSetup) -> Rc<dyn Service>;
+}
+
+/// What a worker gives to an engine.
+pub struct WorkerSetup {
+    /// For each socket of [`Engine::listeners`], in that order, the listeners to accept from.
+    pub listeners: Vec<Vec<Listener>>,
+    /// `worker_connections`: connections with clients and with upstream servers, together.
+    pub connections: usize,
+}
+
+/// How a service comes to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// A newer generation serves (HUP): be gentle with idle connections, their clients do not
+    /// know yet.
+    Retire,
+    /// The program stops (QUIT): idle connections close at once.
+    Stop,
+}
+
+/// An engine at work in this process.
+pub trait Service {
+    /// Takes the connections that already wait in the listeners' queues, closes the listeners
+    /// and finishes what is open.
+    fn end(&self, ending: Ending);
+
+    /// Closes every connection now (`worker_shutdown_timeout`).
+    fn abort(&self);
+
+    /// Resolves when no connection is left after [`Service::end`].
+    fn ended<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+}
