@@ -174,8 +174,10 @@ struct State {
 }
 
 impl Formats {
-    /// Collects the `log_format` lines of a block (`http`, later `stream`).
-    pub fn new(scope: &Scope<'_>) -> Formats {
+    /// Collects the `log_format` lines of a block (`http`, later `stream`). All names in all
+    /// formats become variables, also when no log uses the format, so that a name which nobody
+    /// defines is found as in nginx.
+    pub fn new<X: 'static>(scope: &Scope<'_>, variables: &mut Variables<X>) -> Formats {
         let combined = FormatLine {
             name: COMBINED.to_owned(),
             escape: Escape::Default,
@@ -188,22 +190,14 @@ impl Formats {
                 scope.error(span, format!("duplicate \"log_format\" name \"{name}\""));
                 continue;
             }
+            for part in &line.parts {
+                if let Part::Variable(name) = part {
+                    variables.reference(name);
+                }
+            }
             by_name.insert(line.name.clone(), line);
         }
         Formats { by_name, state: RefCell::default() }
-    }
-
-    /// Makes variables of all names in all formats, also of those that no log uses, so that a
-    /// name nobody defines is found as in nginx. `combined` is left out: it counts when used.
-    pub fn reference_variables<X: 'static>(&self, variables: &mut Variables<X>) {
-        let mut lines: Vec<&FormatLine> =
-            self.by_name.values().filter(|line| line.name != COMBINED).collect();
-        lines.sort_by(|one, other| one.name.cmp(&other.name));
-        for part in lines.iter().flat_map(|line| &line.parts) {
-            if let Part::Variable(name) = part {
-                variables.reference(name);
-            }
-        }
     }
 
     /// The access logs that hold in a block: those of the nearest level that has any, else

@@ -78,7 +78,7 @@ fn compiled(text: &str, files: &LogFiles) -> (Rc<AccessLogs>, Rc<Variables<Talk>
     let root = config::Scope::root(&tree, &registry, &sink);
     let http = root.blocks(&HTTP_BLOCK).remove(0).1;
     let mut variables = Variables::new(&[BUILTINS]);
-    let logs = Formats::new(&http).compile(&http, files, &mut variables);
+    let logs = Formats::new(&http, &mut variables).compile(&http, files, &mut variables);
     assert_eq!(sink.take(), []);
     (logs, Rc::new(variables))
 }

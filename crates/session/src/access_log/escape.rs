@@ -36,7 +36,7 @@ impl Escape {
 }
 
 fn is_special(byte: u8) -> bool {
-    (byte < 0x20) | (byte > 0x7e) | (byte == b'"') | (byte == b'\\')
+    !(0x20..=0x7e).contains(&byte) | (byte == b'"') | (byte == b'\\')
 }
 
 fn is_special_in_json(byte: u8) -> bool {

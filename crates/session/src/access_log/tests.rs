@@ -97,8 +97,7 @@ fn compiled(name: &str, [http, server, location]: [&str; 3]) -> Compiled {
     let http = root.blocks(&HTTP_BLOCK).remove(0).1;
     let server = http.blocks(&SERVER_BLOCK).remove(0).1;
     let location = server.blocks(&LOCATION_BLOCK).remove(0).1;
-    let formats = Formats::new(&http);
-    formats.reference_variables(&mut variables);
+    let formats = Formats::new(&http, &mut variables);
     let [http, server, location] =
         [http, server, location].map(|scope| formats.compile(&scope, &files, &mut variables));
     let mut faults: Vec<String> = problems.into_iter().map(|fault| fault.message).collect();
