@@ -10,6 +10,7 @@
 //! The order is nginx's: each pick is followed by one `done`, and dropping the attempts reports
 //! what is open. The caller decides what counts as a failure and whether to go on.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 use balance::{PeerIndex, Tried, Verdict};
 use net::{ConnectOptions, Stream};
 use rustix::io::Errno as sys;
+use session::log::Level;
 use system::errno::Errno;
 use system::socket::SocketError;
 
@@ -215,6 +217,40 @@ impl Drop for Attempts {
 }
 
 impl ConnectError {
+    /// nginx's words for it, to which the log adds the error number. `peer` is the peer's name.
+    pub fn message(&self, peer: &str) -> Cow<'static, str> {
+        match self.kind {
+            ConnectFailure::Timeout => "upstream timed out".into(),
+            ConnectFailure::Refused if self.at_once => {
+                format!("{}() to {peer} failed", self.call).into()
+            }
+            _ if self.call.ends_with(')') => format!("{} failed", self.call).into(),
+            _ => format!("{}() failed", self.call).into(),
+        }
+    }
+
+    /// How bad it is in the error log: what the network does is an error, what we should not
+    /// have met is more (`ngx_event_connect_peer`, `ngx_connection_error`).
+    pub fn level(&self) -> Level {
+        let usual = [
+            sys::TIMEDOUT,
+            sys::CONNREFUSED,
+            sys::CONNRESET,
+            sys::NETDOWN,
+            sys::NETUNREACH,
+            sys::HOSTDOWN,
+            sys::HOSTUNREACH,
+        ];
+        let full_queue = self.at_once && self.errno == sys::AGAIN.into();
+        if full_queue || usual.iter().any(|&code| self.errno == code.into()) {
+            Level::Error
+        } else if self.at_once {
+            Level::Crit
+        } else {
+            Level::Alert
+        }
+    }
+
     fn timeout() -> ConnectError {
         ConnectError {
             kind: ConnectFailure::Timeout,
@@ -276,5 +312,28 @@ impl Lease {
 impl std::fmt::Debug for Lease {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Lease").field("peer", &self.peer).field("reused", &self.reused).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_the_words_of_nginx() {
+        let check = |call, errno: sys, unix, level, message| {
+            let error = ConnectError::new(SocketError { call, errno: errno.into() }, unix);
+            assert_eq!((error.level(), &*error.message("PEER")), (level, message), "{error:?}");
+        };
+        check("connect", sys::CONNREFUSED, false, Level::Error, "connect() failed");
+        check("connect", sys::NETUNREACH, false, Level::Error, "connect() to PEER failed");
+        check("connect", sys::CONNREFUSED, true, Level::Error, "connect() to PEER failed");
+        check("connect", sys::AGAIN, true, Level::Error, "connect() to PEER failed");
+        check("connect", sys::NOENT, true, Level::Crit, "connect() to PEER failed");
+        check("socket", sys::MFILE, false, Level::Alert, "socket() failed");
+        let option = "setsockopt(TCP_NODELAY)";
+        check(option, sys::INVAL, false, Level::Alert, "setsockopt(TCP_NODELAY) failed");
+        let timeout = ConnectError::timeout();
+        assert_eq!((timeout.level(), &*timeout.message("")), (Level::Error, "upstream timed out"));
     }
 }
