@@ -257,7 +257,8 @@ mod tests {
     #[test]
     fn peers_are_primaries_then_backups() {
         let groups = compile(
-            "upstream U { server two:8080 backup; server 127.0.0.1; server unix:/s; server [::1]:1; }",
+            "upstream U { server two:8080 backup; server 127.0.0.1; server unix:/s; \
+             server [::1]:1; }",
         )
         .expect("a good configuration");
         let group = groups.named("u").expect("the group");

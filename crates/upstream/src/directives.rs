@@ -65,7 +65,10 @@ pub static BLOCK: Directive<String> = Directive::new("upstream", &[HTTP], read::
 pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], server)
     .takes(Arity::AtLeast(1))
     .many()
-    .syntax("server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] [backup] [down];")
+    .syntax(
+        "server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] \
+         [backup] [down];",
+    )
     .text(
         "One server of the group: `HOST`, `HOST:PORT` or `unix:PATH`; the port is 80 unless \
          given. A name is looked up at the start, and each of its addresses becomes a peer.\n\n\

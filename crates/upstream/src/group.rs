@@ -1,8 +1,9 @@
 //! A group: what the configuration says of it, and what is going on in it.
 //!
 //! The description never changes. The live part is the balancing state, which is this worker's
-//! own or lies in a zone (`home.rs`), and the idle connections, which are always its own. Compiling happens in the master, before the fork, and touches neither the event
-//! loop nor a descriptor: the reaper of idle connections starts with the first of them.
+//! own or lies in a zone (`home.rs`), and the idle connections, which are always its own.
+//! Compiling happens in the master, before the fork, and touches neither the event loop nor a
+//! descriptor: the reaper of idle connections starts with the first of them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
