@@ -402,7 +402,7 @@ mod tests {
         chunk.truncate(3);
         assert_eq!(&*chunk, b"567");
         chunk.advance(50);
-        assert!(chunk.is_empty() && chunk.len() == 0);
+        assert!(chunk.is_empty());
         assert_eq!(&*other, b"0123456789");
         assert!(Chunk::copy_of(b"").try_unfreeze().is_err());
     }

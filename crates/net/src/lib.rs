@@ -33,6 +33,7 @@ pub use connect::{ConnectOptions, connect};
 pub use listener::{Listener, Sharing, Taking};
 pub use out::{Data, FileRange, OutQueue, Owned};
 pub use race::{Either, race};
+pub use relay::{Broken, Closing, End, RelaySettings, Relayed, Side};
 pub use seats::{Held, Seat, Seats};
 pub use stream::{Push, Stream};
 pub use system::driver::{
