@@ -11,12 +11,13 @@ use crate::ports::Port;
 use crate::stream::{Peer, Stream};
 use crate::wait::{Gate, until};
 use std::io::Write;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 type Player = Arc<dyn Fn(&mut Conversation) + Send + Sync>;
 
@@ -26,6 +27,20 @@ pub struct Backend {
     player: Player,
     record: Arc<Mutex<Record>>,
     running: Option<Running>,
+}
+
+/// What [`Backend::unreachable`] makes; the port refuses connections once it is dropped.
+pub struct Unreachable {
+    port: Port,
+    _listener: OwnedFd,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Unreachable {
+    /// The port's number.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
 }
 
 enum Place {
@@ -92,6 +107,20 @@ impl Backend {
         let mut backend = Backend::named("refusing");
         backend.down();
         backend
+    }
+
+    /// A port at which connections are never established: its listener's queue is full, and what
+    /// comes is dropped in silence, as behind a firewall.
+    pub fn unreachable() -> Unreachable {
+        let port = Port::reserve();
+        let listener = crate::ports::listen_without_queue(port.number());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number()));
+        let mut waiting = Vec::new();
+        // Each connection takes a place in the queue until one finds none.
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            waiting.push(stream);
+        }
+        Unreachable { port, _listener: listener, _waiting: waiting }
     }
 
     fn at(place: Place, player: Player) -> Backend {

@@ -202,22 +202,24 @@ impl Client {
 /// How many bytes from `ours` wait at the socket of `theirs` or on the way to it; 0 when that
 /// socket is gone or cannot be seen from here.
 fn unread_bytes(ours: SocketAddr, theirs: SocketAddr) -> u64 {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let rows = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    let path = if ours.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let table = std::fs::read_to_string(path).unwrap_or_default();
+    // The table may have thousands of rows: only those with our port are taken apart.
+    let port = format!(":{:04X} ", ours.port());
     let mut waiting = 0;
-    for table in rows {
-        for row in table.lines().skip(1) {
-            // sl local_address rem_address st tx_queue:rx_queue ...; addresses are hexadecimal.
-            let words: Vec<&str> = row.split_whitespace().collect();
-            let [_, local, remote, _, queues, ..] = words[..] else { continue };
-            let Some((sending, receiving)) = queues.split_once(':') else { continue };
-            let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
-            if has_port(local, ours) && has_port(remote, theirs) {
-                waiting += number(sending);
-            }
-            if has_port(local, theirs) && has_port(remote, ours) {
-                waiting += number(receiving);
-            }
+    for (at, _) in table.match_indices(&port) {
+        let start = table[..at].rfind('\n').map_or(0, |end| end + 1);
+        let row = table[start..].lines().next().unwrap_or_default();
+        // sl local_address rem_address st tx_queue:rx_queue ...; addresses are hexadecimal.
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let [_, local, remote, _, queues, ..] = words[..] else { continue };
+        let Some((sending, receiving)) = queues.split_once(':') else { continue };
+        let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
+        if has_port(local, ours) && has_port(remote, theirs) {
+            waiting += number(sending);
+        }
+        if has_port(local, theirs) && has_port(remote, ours) {
+            waiting += number(receiving);
         }
     }
     waiting

@@ -38,7 +38,7 @@ mod stream;
 mod wait;
 
 pub use answer::Answer;
-pub use backend::{Backend, Conversation};
+pub use backend::{Backend, Conversation, Unreachable};
 pub use client::{Client, get};
 pub use config::Config;
 pub use directives::{Statement, delete, statements};
@@ -48,4 +48,4 @@ pub use process::{Outcome, binary};
 pub use rustix::process::Signal;
 pub use server::{Server, exists, kill};
 pub use stream::{Peer, Stream};
-pub use wait::{Gate, patience, until};
+pub use wait::{Gate, patience, steady, until};

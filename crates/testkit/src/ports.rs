@@ -53,6 +53,20 @@ fn bind_any(family: AddressFamily, address: SocketAddr) -> rustix::io::Result<Ow
     Ok(holder)
 }
 
+/// Listens on a port of the loopback with the shortest queue there is.
+pub(crate) fn listen_without_queue(port: u16) -> OwnedFd {
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let make = || {
+        let listener =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&listener, true)?;
+        bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        rustix::net::listen(&listener, 0)?;
+        Ok::<_, rustix::io::Errno>(listener)
+    };
+    make().unwrap_or_else(|error| panic!("cannot listen on {port}: {error}"))
+}
+
 /// True when this machine has IPv6 on its loopback.
 pub fn has_ipv6() -> bool {
     let Ok(probe) = socket(AddressFamily::INET6, SocketType::STREAM, None) else { return false };

@@ -30,6 +30,20 @@ pub fn until(mut condition: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Looks at `value` until it has been the same for `quiet`, and returns it: what has come to a
+/// halt. The last value when [`patience`] ran out first.
+pub fn steady<T: PartialEq>(quiet: Duration, mut value: impl FnMut() -> T) -> T {
+    let mut last = (value(), Instant::now());
+    let _ = until(|| {
+        let now = value();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        last.1.elapsed() >= quiet
+    });
+    last.0
+}
+
 /// A door between a test and its scripted peers: who waits at it goes on when the test opens it.
 ///
 /// Clones are the same gate. It starts shut.
@@ -58,6 +72,11 @@ impl Gate {
     pub fn open(&self) {
         self.state().open = true;
         self.inner.1.notify_all();
+    }
+
+    /// True once it was opened and not shut again.
+    pub fn is_open(&self) -> bool {
+        self.state().open
     }
 
     /// Shuts the gate for those who come from now on.

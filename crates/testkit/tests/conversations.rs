@@ -191,3 +191,12 @@ fn truncation_is_told_from_the_end() {
     assert!(matches!(client.try_read_response(), Err(ReadError::Truncated(_))));
     assert_eq!(client.try_read_response().unwrap_err(), ReadError::Closed);
 }
+
+#[test]
+fn an_unreachable_port_neither_accepts_nor_refuses() {
+    let backend = Backend::unreachable();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], backend.port()));
+    let limit = Duration::from_millis(100);
+    let error = std::net::TcpStream::connect_timeout(&address, limit).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}
