@@ -1,31 +1,28 @@
-//! The HTTP engine behind the seam of `engines`.
+//! The HTTP engine behind the seam of `engines.rs`.
 
-use crate::engines::{Compile, Ending, Engine, Service, Surroundings, Wanted, WorkerSetup};
-use config::Scope;
-use http::{Http, Worker};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+
+use config::Scope;
+use http::Http;
 use system::errno::Errno;
+use system::file::give_to;
+
+use crate::engines::{Ending, Engine, Service, Surroundings, Wanted, WorkerSetup};
 
 /// Compiles the `http` block.
-pub const COMPILE: Compile = compile;
+pub(crate) fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Rc<dyn Engine>> {
+    let Surroundings { prefix, logs, .. } = surroundings;
+    let surroundings = http::Surroundings { modules: http_modules::list::MODULES, prefix, logs };
+    let http = http::compile(main, surroundings)?;
+    Some(Rc::new(HttpEngine { http: Rc::new(http) }))
+}
 
 struct HttpEngine {
     http: Rc<Http>,
-}
-
-fn compile(scope: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Rc<dyn Engine>> {
-    let about = http::Surroundings {
-        modules: http_modules::list::MODULES,
-        prefix: surroundings.prefix,
-        logs: surroundings.logs,
-    };
-    let http = Rc::new(http::compile(scope, about)?);
-    Some(Rc::new(HttpEngine { http }))
 }
 
 impl Engine for HttpEngine {
@@ -39,33 +36,57 @@ impl Engine for HttpEngine {
 
     fn prepare(&self, owner: Option<u32>) -> Result<(), String> {
         for folder in &self.http.temp_folders {
-            make(folder.path(), owner)?;
+            let shown = folder.path().display();
+            folder
+                .create()
+                .map_err(|error| format!("mkdir() \"{shown}\" failed ({})", Errno::from(error)))?;
+            if let Some(user) = owner {
+                give_to(folder.path(), user).map_err(|error| {
+                    format!("chown(\"{shown}\", {user}) failed ({})", Errno::from(error))
+                })?;
+            }
         }
         Ok(())
     }
 
     fn serve(self: Rc<Self>, setup: WorkerSetup) -> Rc<dyn Service> {
-        session::budget::set_limit(setup.connections);
-        let worker = Worker::new(self.http.clone());
+        let worker = http::Worker::new(self.http.clone());
+        let service = Rc::new(HttpService {
+            worker: worker.clone(),
+            accepting: Cell::new(0),
+            aborted: Cell::new(false),
+            waiter: RefCell::new(None),
+        });
         for (endpoint, listeners) in self.http.listeners.iter().zip(setup.listeners) {
             for listener in listeners {
-                net::spawn(worker.clone().accept(listener, endpoint.clone()));
+                let accepting = worker.clone().accept(listener, endpoint.clone());
+                service.accepting.set(service.accepting.get() + 1);
+                let service = service.clone();
+                net::spawn(async move {
+                    accepting.await;
+                    service.accepting.set(service.accepting.get() - 1);
+                    service.wake();
+                });
             }
         }
-        Rc::new(HttpService { worker, aborted: Cell::new(false), waiter: Cell::new(None) })
+        service
     }
 }
 
-fn make(path: &Path, owner: Option<u32>) -> Result<(), String> {
-    system::file::make_directory(path, 0o700, owner).map_err(|error| {
-        format!("mkdir() \"{}\" failed ({})", path.display(), Errno::from(&error))
-    })
+struct HttpService {
+    worker: Rc<http::Worker>,
+    /// Listeners that are still open. Each takes what waits in its queue before it closes.
+    accepting: Cell<usize>,
+    aborted: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
 }
 
-struct HttpService {
-    worker: Rc<Worker>,
-    aborted: Cell<bool>,
-    waiter: Cell<Option<Waker>>,
+impl HttpService {
+    fn wake(&self) {
+        if let Some(waker) = self.waiter.take() {
+            waker.wake();
+        }
+    }
 }
 
 impl Service for HttpService {
@@ -77,19 +98,26 @@ impl Service for HttpService {
     }
 
     fn abort(&self) {
+        // The process leaves when its services have ended, and that closes every connection.
         self.aborted.set(true);
-        if let Some(waiter) = self.waiter.take() {
-            waiter.wake();
-        }
+        self.wake();
     }
 
     fn ended<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
-        Box::pin(poll_fn(|cx| {
-            if self.aborted.get() {
-                return Poll::Ready(());
-            }
-            self.waiter.set(Some(cx.waker().clone()));
-            session::budget::poll_unused(cx)
-        }))
+        Box::pin(async {
+            let mut drained = std::pin::pin!(http::drained());
+            poll_fn(|cx| {
+                if self.aborted.get() {
+                    return Poll::Ready(());
+                }
+                *self.waiter.borrow_mut() = Some(cx.waker().clone());
+                match self.accepting.get() {
+                    // Only now no connection can come any more.
+                    0 => drained.as_mut().poll(cx),
+                    _ => Poll::Pending,
+                }
+            })
+            .await;
+        })
     }
 }

@@ -120,6 +120,9 @@ fn start(origin: Origin, snapshot: Snapshot, early: &Log) -> i32 {
         Some(variable) => Listeners::inherit(variable, early),
         None => Listeners::default(),
     };
+    if pid_file::test(&snapshot.core.pid_file, early).is_err() {
+        return FAILURE;
+    }
     let Ok(generation) = open(snapshot, &present, Purpose::Serve, early) else { return FAILURE };
     drop(present);
     let log = generation.snapshot.log.clone();
@@ -165,6 +168,7 @@ struct Running {
 impl Running {
     fn serve(self) -> i32 {
         let Running { origin, generation, queue, birth, log, background } = self;
+        leave_stderr(&log);
         let pid_path = generation.snapshot.core.pid_file.clone();
         if !generation.snapshot.core.master_process {
             let single = match Single::start(origin, generation, queue) {
@@ -190,15 +194,19 @@ impl Running {
     }
 }
 
-/// Says to the outside that the program serves: the pid file, and the end of the command that
-/// started it. From here on messages go to the log alone.
-fn appear(pid_path: &Path, log: &Log, background: Option<process::Readiness>) -> bool {
-    if pid_file::create(pid_path, log).is_err() {
-        return false;
-    }
+/// From here on messages go to the log alone, and so does what anybody writes to stderr.
+fn leave_stderr(log: &Log) {
     mirror_to_stderr(None);
     if let Err(error) = log.redirect_stderr() {
         log_errno!(log, Level::Alert, error.into(), None, &no_context, "dup2(STDERR) failed");
+    }
+}
+
+/// Says to the outside that the program serves: the pid file, and the end of the command that
+/// started it.
+fn appear(pid_path: &Path, log: &Log, background: Option<process::Readiness>) -> bool {
+    if pid_file::create(pid_path, log).is_err() {
+        return false;
     }
     if let Some(background) = background {
         background.announce();

@@ -56,8 +56,7 @@ fn help() -> String {
 /// True words about this build, in nginx's form: tools read which modules exist.
 fn configure_arguments() -> Vec<String> {
     let mut arguments = paths::configure_arguments();
-    arguments.extend(modules::WITH.iter().map(|name| format!("--with-{name}")));
-    arguments.extend(modules::WITHOUT.iter().map(|name| format!("--without-{name}")));
+    arguments.extend(modules::configure_arguments(&modules::registry()));
     arguments
 }
 
