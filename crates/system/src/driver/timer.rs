@@ -255,3 +255,82 @@ impl Drop for Timer {
         drop(old);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Random lives of timers under a virtual clock, against a plain map of deadlines.
+    #[test]
+    fn timers_agree_with_a_model() {
+        for seed in 1..=50_u64 {
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut next = |bound: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random % bound
+            };
+            let mut timers = Timers::new();
+            let mut model: BTreeMap<u32, Option<u64>> = BTreeMap::new();
+            let mut now = 0;
+            for _ in 0..2_000 {
+                let some = model.keys().nth(next(40) as usize).copied();
+                match (next(10), some) {
+                    (0..=1, _) => {
+                        let index = timers.insert();
+                        // The waiter's name is the timer's index.
+                        timers.slots[index as usize].waiter = index;
+                        assert!(model.insert(index, None).is_none(), "seed {seed}");
+                    }
+                    (2..=5, Some(index)) => {
+                        let deadline = now + next(50);
+                        timers.set(index, deadline);
+                        model.insert(index, Some(deadline));
+                    }
+                    (6, Some(index)) => {
+                        timers.slots[index as usize].deadline = NEVER;
+                        model.insert(index, None);
+                    }
+                    (7, Some(index)) => {
+                        timers.remove(index);
+                        model.remove(&index);
+                    }
+                    _ => {
+                        let first = model.values().flatten().min().copied();
+                        let wait = timers.timeout(now);
+                        // It may wake early, for a deadline that moved, but never late.
+                        assert!(
+                            first.is_none_or(|at| wait.is_some_and(|ms| now + ms <= at.max(now)))
+                        );
+                        now += next(20);
+                        expect_expired(&mut timers, &mut model, now, seed);
+                    }
+                }
+            }
+            assert!(timers.heap.len() <= SWEEP_MIN.max(2 * model.len() + 2), "seed {seed}");
+        }
+    }
+
+    fn expect_expired(
+        timers: &mut Timers,
+        model: &mut BTreeMap<u32, Option<u64>>,
+        now: u64,
+        seed: u64,
+    ) {
+        let mut fired = Vec::new();
+        while let Some(waiter) = timers.expire(now) {
+            fired.push(waiter);
+            timers.slots[waiter as usize].waiter = waiter;
+            timers.slots[waiter as usize].deadline = NEVER;
+        }
+        fired.sort_unstable();
+        let due = model.iter().filter(|(_, at)| at.is_some_and(|at| at <= now));
+        let due: Vec<u32> = due.map(|(index, _)| *index).collect();
+        assert_eq!(fired, due, "seed {seed}, at {now}");
+        for index in due {
+            model.insert(index, None);
+        }
+    }
+}
