@@ -2,9 +2,9 @@
 //!
 //! Workers share a listener: the kernel wakes one of them per connection (EPOLLEXCLUSIVE), always
 //! the first in its queue that is asleep. So that all get their share, a worker takes one
-//! connection per event, and after every [`TURN`] it goes to the end of the queue. Bursts still
+//! connection per event, and after every `TURN` it goes to the end of the queue. Bursts still
 //! go to whoever gets a processor first: a worker that then holds clearly more connections than
-//! another one ([`Seat`]) stays away from the listener for [`REST_MS`], and again as long as the
+//! another one ([`Seat`]) stays away from the listener for `REST_MS`, and again as long as the
 //! other one catches up. When that one stands still for a few milliseconds it comes back for a
 //! turn, so a worker that hangs does not keep the others from working.
 

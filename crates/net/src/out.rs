@@ -229,7 +229,7 @@ impl OutQueue {
         std::mem::take(&mut self.pieces).into_iter()
     }
 
-    /// Writes until nothing waits or the stream is full. After [`SHARE`] bytes other tasks get a
+    /// Writes until nothing waits or the stream is full. After 2 MiB other tasks get a
     /// turn, and this one is woken again.
     ///
     /// # Errors
