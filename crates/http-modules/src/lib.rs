@@ -6,3 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod list;
+pub mod proxy;
+pub mod upstreams;

@@ -12,6 +12,8 @@ pub static MODULES: &[&Module] = &[
     // Rewriting.
     // Limits and access.
     // Contents.
+    &crate::upstreams::MODULE,
+    &crate::proxy::MODULE,
     // Filters: first those that change the body, then ranges, then fields.
     // Loggers.
 ];

@@ -10,7 +10,7 @@ use net::Data;
 use session::text::Span;
 use session::variables::Template;
 use std::rc::Rc;
-use wire::http1::{Known, Method, status};
+use wire::http1::{Known, status};
 
 /// One `error_page`.
 pub struct ErrorPage {
@@ -32,6 +32,11 @@ enum Target {
 impl ErrorPage {
     pub(crate) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Rc<[ErrorPage]> {
         scope.all(&d::ERROR_PAGE).into_iter().map(|args| ErrorPage::one(c, args)).collect()
+    }
+
+    /// True when the page is for answers with `code`.
+    pub fn handles(&self, code: u16) -> bool {
+        self.codes.contains(&code)
     }
 
     fn one(c: &mut Compiler<'_>, args: ErrorPageArgs) -> ErrorPage {
@@ -68,10 +73,7 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
                 Some(at) => (value.part(0, at), value.after(at + 1)),
                 None => (value, Span::EMPTY),
             };
-            if x.request.method != Method::Head {
-                x.request.method = Method::Get;
-                x.request.method_text = x.arena.push(b"GET");
-            }
+            x.become_get();
             Verdict::Internal { uri, args }
         }
         Target::Url(template) => {

@@ -42,6 +42,8 @@ pub struct Request {
     pub args: Span,
     /// True when `uri` is what the target says, undecoded: it can be sent on as written.
     pub plain_uri: bool,
+    /// The path or the query is no longer what the client sent.
+    pub rewritten: bool,
     /// The protocol version.
     pub version: Version,
     /// The header fields.
@@ -103,6 +105,7 @@ pub struct Exchange {
     pub request_id: Option<Span>,
     pub(crate) captures: Captures,
     pub(crate) cells: Cells,
+    pub(crate) carried: Vec<crate::headers::Field>,
     states: Vec<Box<dyn Any>>,
 }
 
@@ -158,6 +161,7 @@ impl Exchange {
             request_id: None,
             captures: Captures::default(),
             cells,
+            carried: Vec::new(),
             states: Vec::new(),
         }
     }
@@ -174,6 +178,7 @@ impl Exchange {
             uri,
             args,
             plain_uri: false,
+            rewritten: true,
             ..self.request
         };
         let (connection, http) = (self.connection.clone(), self.http.clone());
@@ -218,6 +223,19 @@ impl Exchange {
         };
         // The position was found by type, or the state was just pushed with it.
         self.states[at].downcast_mut().expect("state of this type")
+    }
+
+    /// Makes the request a GET, as nginx does before it redirects internally to a page.
+    pub fn become_get(&mut self) {
+        if self.request.method != Method::Head {
+            self.request.method = Method::Get;
+            self.request.method_text = self.arena.push(b"GET");
+        }
+    }
+
+    /// Fields that the answer gets although an internal redirect lies between.
+    pub fn carry(&mut self, fields: Vec<crate::headers::Field>) {
+        self.carried = fields;
     }
 
     /// Forgets what a location's modules computed: nginx does so at internal redirects.

@@ -72,6 +72,7 @@ fn refused(
         uri: Span::EMPTY,
         args: Span::EMPTY,
         plain_uri: false,
+        rewritten: false,
         version: line.map_or(Version::HTTP_10, |line| line.version.max(Version::HTTP_10)),
         headers: Headers::default(),
         host: Span::EMPTY,
@@ -149,6 +150,7 @@ fn begin(
         uri: Span::EMPTY,
         args: Span::EMPTY,
         plain_uri: false,
+        rewritten: false,
         version: line.version,
         headers: Headers::from_codec(&fields, 0),
         host: Span::EMPTY,
@@ -313,6 +315,7 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
                 x.request.uri = uri;
                 x.request.args = args;
                 x.request.plain_uri = false;
+                x.request.rewritten = true;
                 x.location = x.site.root.clone();
                 locate(x).await
             }
@@ -326,6 +329,12 @@ fn enter_redirect(x: &mut Exchange) -> bool {
     x.internal = true;
     x.redirects += 1;
     x.response.reset();
+    for field in std::mem::take(&mut x.carried) {
+        match field.known {
+            Known::ContentType => x.response.content_type = Some(field.value),
+            _ => x.response.headers.push(field),
+        }
+    }
     x.forget_states();
     if let Some(log) = x.state::<crate::upstream_log::UpstreamLog>() {
         log.redirected = true;
@@ -380,7 +389,7 @@ async fn locate(x: &mut Exchange) -> Verdict {
 fn slash_redirect(x: &mut Exchange, location: &crate::location::Location) -> Verdict {
     let mark = x.arena.mark();
     let mut place = Vec::new();
-    wire::http1::escape::escape_uri(&location.name, wire::http1::escape::Escape::Uri, &mut place);
+    target::escape_uri(&location.name, target::Escape::Uri, &mut place);
     x.arena.push(&place);
     if !x.request.args.is_empty() {
         x.arena.push(b"?");

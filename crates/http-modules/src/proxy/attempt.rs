@@ -1,0 +1,516 @@
+//! Asking one peer: connect, send the request, read the head of the answer.
+
+use super::pass::Call;
+use super::request::{BodyFraming, Head};
+use super::settings::Settings;
+use http::Exchange;
+use http::headers::Headers;
+use http::request_body::BodyError;
+use http::upstream_log::UpstreamLog;
+use net::{Block, Chunk, Data, OutQueue, Stream, Timer};
+use session::log::Level;
+use session::text::Span;
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context as Task, Poll};
+use system::errno::Errno;
+use upstream::{Attempts, ConnectError, ConnectFailure, Lease, PeerIndex};
+use wire::http1::{
+    Field, Known, ParsedResponse, ResponseFraming, ResponseParser, StatusLine, Version,
+    response_framing, token,
+};
+
+/// Bytes of a streamed body that wait for the peer before more is read from the client.
+const STREAM_AHEAD: u64 = 64 * 1024;
+
+/// Why there is no answer. Logged already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The peer refused, broke off or closed.
+    Failed,
+    /// The peer took too long.
+    Timeout,
+    /// The peer's answer is not one.
+    InvalidHead,
+    /// A kept connection was closed by the peer before our request reached it.
+    Stale,
+    /// The client closed its connection.
+    ClientGone,
+    /// The client's body could not be read on.
+    ClientBody(BodyError),
+    /// Our own fault: no descriptor, no such address.
+    Ours,
+}
+
+/// An answer's head, and what follows it.
+pub(super) struct Answer {
+    pub(super) lease: Lease,
+    pub(super) line: StatusLine,
+    /// Where the head begins in the arena.
+    pub(super) base: u32,
+    pub(super) headers: Headers,
+    pub(super) framing: ResponseFraming,
+    /// Bytes received behind the head.
+    pub(super) rest: Option<Chunk>,
+    /// The request was sent to its end: the connection may be used again.
+    pub(super) sent_whole: bool,
+    /// The peer keeps the connection open.
+    pub(super) keeps: bool,
+    /// The client wanted to speak another protocol.
+    pub(super) upgrade: bool,
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> u16 {
+        self.line.status
+    }
+}
+
+/// What an attempt knows of itself, for the logs.
+pub(super) struct Context<'a> {
+    pub(super) settings: &'a Rc<Settings>,
+    pub(super) started: u64,
+    pub(super) name: Span,
+    pub(super) target: Span,
+}
+
+impl Context<'_> {
+    /// The URL that the error log shows.
+    pub(super) fn url(&self, x: &mut Exchange) -> Span {
+        let mark = x.arena.mark();
+        x.arena.push(b"http://");
+        x.arena.copy(self.name);
+        if x.text(self.name).starts_with(b"unix:") {
+            x.arena.push(b":");
+        }
+        x.arena.copy(self.target);
+        x.arena.since(mark)
+    }
+
+    /// Logs with the URL of this attempt.
+    pub(super) fn log(&self, x: &mut Exchange, level: Level, message: fmt::Arguments<'_>) {
+        let url = self.url(x);
+        x.state_or_default::<UpstreamLog>().url = Some(url);
+        x.log_error(level, message);
+    }
+
+    /// What the last attempt was doing, after "while".
+    pub(super) fn doing(&self, x: &mut Exchange) -> &'static str {
+        match x.state_or_default::<UpstreamLog>().last().and_then(|last| last.connect_ms) {
+            None => "connecting to upstream",
+            Some(_) => "reading response header from upstream",
+        }
+    }
+}
+
+/// Asks `peer`.
+pub(super) async fn attempt(
+    context: &Context<'_>,
+    x: &mut Exchange,
+    call: &mut Call,
+    attempts: &mut Attempts,
+    peer: PeerIndex,
+    head: Head,
+) -> Result<Answer, Cause> {
+    let settings = context.settings;
+    let owner = settings.connecting.owner;
+    let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
+    let lease = match kept {
+        Some(lease) => lease,
+        None => connect(context, x, attempts, peer).await?,
+    };
+    let elapsed = net::now().saturating_sub(context.started);
+    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        attempt.connect_ms = Some(elapsed);
+    }
+    let mut out = OutQueue::new();
+    out.push(head.bytes);
+    if let Some(data) = &call.data {
+        out.push(data.data());
+    }
+    call.sent = true;
+    let own_timer = call.streamed.then(Timer::new);
+    let mut dialogue = Dialogue {
+        context,
+        reused: lease.reused(),
+        out,
+        // A streamed body follows the head piece by piece.
+        streaming: call.streamed,
+        chunked: call.framing == BodyFraming::Chunked,
+        block: None,
+        parser: ResponseParser::default(),
+        fields: lend_fields(),
+        timer: own_timer,
+        armed: None,
+        write_error: None,
+        is_head: head.is_head,
+    };
+    let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
+    let (bytes_sent, sent_whole) =
+        (dialogue.out.sent(), dialogue.out.is_empty() && !dialogue.streaming);
+    let (block, fields, timer) = (dialogue.block.take(), dialogue.fields, dialogue.timer);
+    match timer {
+        Some(timer) => drop(timer),
+        None => x.connection.timer.clear(),
+    }
+    let parsed = match outcome {
+        Ok(parsed) => parsed,
+        Err(cause) => {
+            return_fields(fields);
+            return Err(cause);
+        }
+    };
+    let (length, line, framing) = parsed;
+    // The dialogue ends with a head only when it holds the block that the head was found in.
+    let Some(block) = block else { return Err(Cause::Failed) };
+    let base = x.arena.push(&block.filled()[..length]).at;
+    let headers = Headers::from_codec(&fields, base);
+    return_fields(fields);
+    let mut rest = block.freeze();
+    rest.advance(length);
+    let keeps = keeps(x, &line, &headers);
+    let elapsed = net::now().saturating_sub(context.started);
+    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        attempt.status = Some(line.status);
+        attempt.header_ms = Some(elapsed);
+        attempt.bytes_sent = bytes_sent;
+        attempt.bytes_received = (length + rest.len()) as u64;
+    }
+    Ok(Answer {
+        lease,
+        line,
+        base,
+        headers,
+        framing,
+        rest: Some(rest).filter(|rest| !rest.is_empty()),
+        sent_whole,
+        keeps,
+        upgrade: head.upgrade,
+    })
+}
+
+/// Whether the peer said that the connection stays open.
+fn keeps(x: &Exchange, line: &StatusLine, headers: &Headers) -> bool {
+    let mut keeps = line.version >= Version::HTTP_11;
+    for field in headers.all(Known::Connection) {
+        let value = x.text(field.value);
+        if token::has_token(value, "close") {
+            return false;
+        }
+        keeps |= token::has_token(value, "keep-alive");
+    }
+    keeps
+}
+
+thread_local! {
+    static FIELDS: RefCell<Vec<Vec<Field>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn lend_fields() -> Vec<Field> {
+    FIELDS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(32))
+}
+
+fn return_fields(fields: Vec<Field>) {
+    FIELDS.with_borrow_mut(|pool| {
+        if pool.len() < 64 {
+            pool.push(fields);
+        }
+    });
+}
+
+/// Makes a new connection, unless the client leaves meanwhile.
+async fn connect(
+    context: &Context<'_>,
+    x: &mut Exchange,
+    attempts: &mut Attempts,
+    peer: PeerIndex,
+) -> Result<Lease, Cause> {
+    let watched = !context.settings.ignore_client_abort && x.is_main();
+    let connection = x.connection.clone();
+    let outcome = {
+        let mut connecting = std::pin::pin!(attempts.connect(peer, &context.settings.connecting));
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome));
+            }
+            match watched && connection.stream.poll_hung_up(cx).is_ready() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    };
+    match outcome {
+        Some(Ok(lease)) => Ok(lease),
+        Some(Err(error)) => Err(log_connect(context, x, &error)),
+        None => {
+            let message = "client prematurely closed connection, so upstream connection is closed \
+                           too while connecting to upstream";
+            context.log(x, Level::Info, format_args!("{message}"));
+            Err(Cause::ClientGone)
+        }
+    }
+}
+
+fn log_connect(context: &Context<'_>, x: &mut Exchange, error: &ConnectError) -> Cause {
+    let name = String::from_utf8_lossy(x.text(context.name)).into_owned();
+    let (message, errno) = (error.message(&name), error.errno);
+    let doing = "while connecting to upstream";
+    context.log(x, error.level(), format_args!("{message} ({errno}) {doing}"));
+    match error.kind {
+        ConnectFailure::Refused => Cause::Failed,
+        ConnectFailure::Timeout => Cause::Timeout,
+        ConnectFailure::Ours => Cause::Ours,
+    }
+}
+
+/// Where a head was found: its length, its status line and the framing of what follows.
+type Found = (usize, StatusLine, ResponseFraming);
+
+/// The request on its way out and the head on its way in, at once.
+struct Dialogue<'a> {
+    context: &'a Context<'a>,
+    reused: bool,
+    out: OutQueue,
+    streaming: bool,
+    chunked: bool,
+    block: Option<Block>,
+    parser: ResponseParser,
+    fields: Vec<Field>,
+    /// A timer of our own while the client's is in use for its body.
+    timer: Option<Timer>,
+    armed: Option<Waiting>,
+    write_error: Option<io::Error>,
+    is_head: bool,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Send,
+    Read,
+}
+
+impl Dialogue<'_> {
+    fn poll(
+        &mut self,
+        cx: &mut Task<'_>,
+        x: &mut Exchange,
+        stream: &Stream,
+    ) -> Poll<Result<Found, Cause>> {
+        if (self.streaming || !self.out.is_empty())
+            && self.write_error.is_none()
+            && let Err(cause) = self.send(cx, x, stream)
+        {
+            return Poll::Ready(Err(cause));
+        }
+        loop {
+            let step = self.config().step.max(self.config().head);
+            let read = match &mut self.block {
+                Some(block) => stream.poll_fill(cx, block),
+                None => match stream.poll_lend(cx, step) {
+                    Poll::Ready(Ok(block)) => {
+                        let n = block.len();
+                        self.block = Some(block);
+                        Poll::Ready(Ok(n))
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Pending => Poll::Pending,
+                },
+            };
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed(x))),
+                Poll::Ready(Ok(_)) => {
+                    self.armed = None;
+                    if let Some(outcome) = self.parse(x) {
+                        return Poll::Ready(outcome);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken(x, &error))),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(error) = self.write_error.take() {
+            return Poll::Ready(Err(self.unsendable(x, &error)));
+        }
+        self.wait(cx, x)
+    }
+
+    fn config(&self) -> &super::settings::Buffers {
+        &self.context.settings.buffers
+    }
+
+    /// Sends what can be sent; reads on in the client's body when it is streamed.
+    fn send(&mut self, cx: &mut Task<'_>, x: &mut Exchange, stream: &Stream) -> Result<(), Cause> {
+        loop {
+            let mut starving = false;
+            while self.streaming && self.out.len_bytes() < STREAM_AHEAD {
+                match x.poll_body(cx) {
+                    Poll::Ready(Ok(Some(chunk))) => self.push_body(chunk),
+                    Poll::Ready(Ok(None)) => {
+                        self.streaming = false;
+                        if self.chunked {
+                            self.out.push(Data::from(&b"0\r\n\r\n"[..]));
+                        }
+                    }
+                    Poll::Ready(Err(error)) => return Err(Cause::ClientBody(error)),
+                    Poll::Pending => {
+                        starving = true;
+                        break;
+                    }
+                }
+            }
+            let before = self.out.sent();
+            let flushed = self.out.poll_flush(cx, stream);
+            if self.out.sent() > before {
+                self.armed = None;
+            }
+            match flushed {
+                Poll::Ready(Ok(())) if self.streaming && !starving => {}
+                Poll::Ready(Err(error)) => {
+                    // The peer may have answered before it closed: look for that first.
+                    self.write_error = Some(error);
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn push_body(&mut self, chunk: Chunk) {
+        if !self.chunked {
+            self.out.push(chunk);
+            return;
+        }
+        self.out.push(Data::from(format!("{:x}\r\n", chunk.len()).into_bytes()));
+        self.out.push(chunk);
+        self.out.push(Data::from(&b"\r\n"[..]));
+    }
+
+    /// Looks for the head in what was received; `None`: more is needed.
+    fn parse(&mut self, x: &mut Exchange) -> Option<Result<Found, Cause>> {
+        loop {
+            let block = self.block.as_mut()?;
+            match self.parser.parse(block.filled(), &mut self.fields) {
+                Ok(ParsedResponse::Complete { len, line }) => {
+                    if len > self.context.settings.buffers.head {
+                        return Some(Err(self.too_big(x)));
+                    }
+                    if matches!(line.status, 100 | 102..=199) {
+                        // An interim answer; the real one follows (RFC 9110 section 15.2).
+                        block.consume(len);
+                        self.parser = ResponseParser::default();
+                        if block.is_empty() {
+                            return None;
+                        }
+                        continue;
+                    }
+                    let head = &block.filled()[..len];
+                    return Some(
+                        response_framing(line.status, self.is_head, false, head, &self.fields)
+                            .map(|framing| (len, line, framing))
+                            .map_err(|bad| self.invalid(x, &bad)),
+                    );
+                }
+                Ok(ParsedResponse::Partial) => {
+                    let full = block.len() >= self.context.settings.buffers.head;
+                    return full.then(|| Err(self.too_big(x)));
+                }
+                Err(bad) => return Some(Err(self.invalid(x, &bad))),
+            }
+        }
+    }
+
+    fn too_big(&self, x: &mut Exchange) -> Cause {
+        let message = "upstream sent too big header while reading response header from upstream";
+        self.context.log(x, Level::Error, format_args!("{message}"));
+        Cause::InvalidHead
+    }
+
+    fn invalid(&self, x: &mut Exchange, bad: &wire::http1::BadResponse) -> Cause {
+        let mut text = Vec::new();
+        let head = self.block.as_ref().map_or(&b""[..], Block::filled);
+        bad.describe(head, &self.fields, &mut text);
+        let text = session::log::Bytes(&text);
+        let doing = "while reading response header from upstream";
+        self.context.log(x, Level::Error, format_args!("{text} {doing}"));
+        Cause::InvalidHead
+    }
+
+    /// The peer closed before its head was complete.
+    fn closed(&mut self, x: &mut Exchange) -> Cause {
+        let nothing = self.block.as_ref().is_none_or(Block::is_empty);
+        if self.reused && nothing {
+            return Cause::Stale;
+        }
+        let message = "upstream prematurely closed connection while reading response header from \
+                       upstream";
+        self.context.log(x, Level::Error, format_args!("{message}"));
+        Cause::Failed
+    }
+
+    fn broken(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
+        let nothing = self.block.as_ref().is_none_or(Block::is_empty);
+        if self.reused && nothing {
+            return Cause::Stale;
+        }
+        let errno = Errno::from(error);
+        let doing = "while reading response header from upstream";
+        self.context.log(x, Level::Error, format_args!("recv() failed ({errno}) {doing}"));
+        Cause::Failed
+    }
+
+    fn unsendable(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
+        if self.reused {
+            return Cause::Stale;
+        }
+        let errno = Errno::from(error);
+        let doing = "while sending request to upstream";
+        self.context.log(x, Level::Error, format_args!("writev() failed ({errno}) {doing}"));
+        Cause::Failed
+    }
+
+    /// Nothing can be done now: watch the clock and the client.
+    fn wait(&mut self, cx: &mut Task<'_>, x: &mut Exchange) -> Poll<Result<Found, Cause>> {
+        let settings = self.context.settings;
+        let waiting = match self.out.is_empty() {
+            false => Waiting::Send,
+            true => Waiting::Read,
+        };
+        let connection = x.connection.clone();
+        let timer = self.timer.as_ref().unwrap_or(&connection.timer);
+        if self.streaming && self.out.is_empty() {
+            // It is the client's turn, whose own limit holds.
+            timer.clear();
+            self.armed = None;
+        } else if self.armed != Some(waiting) {
+            self.armed = Some(waiting);
+            let ms = match waiting {
+                Waiting::Send => settings.send_timeout_ms,
+                Waiting::Read => settings.read_timeout_ms,
+            };
+            timer.set(net::now().saturating_add(ms));
+        }
+        if timer.poll_expired(cx).is_ready() {
+            let doing = match waiting {
+                Waiting::Send => "sending request to upstream",
+                Waiting::Read => "reading response header from upstream",
+            };
+            let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+            let message = format_args!("upstream timed out ({errno}) while {doing}");
+            self.context.log(x, Level::Error, message);
+            return Poll::Ready(Err(Cause::Timeout));
+        }
+        let watched = !settings.ignore_client_abort && !self.streaming && x.is_main();
+        if watched && connection.stream.poll_hung_up(cx).is_ready() {
+            let message = "client prematurely closed connection, so upstream connection is closed \
+                           too while sending request to upstream";
+            self.context.log(x, Level::Info, format_args!("{message}"));
+            return Poll::Ready(Err(Cause::ClientGone));
+        }
+        Poll::Pending
+    }
+}

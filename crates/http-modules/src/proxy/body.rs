@@ -1,0 +1,357 @@
+//! A backend's body on its way to the client: decoded, buffered in memory, spilled to a file.
+//!
+//! While the client keeps up, pieces pass through without being kept. When it does not, reading
+//! goes on into memory (`proxy_buffers`) and then into a temporary file
+//! (`proxy_max_temp_file_size`), so that the backend is free again as soon as it has answered.
+
+use super::attempt::Answer;
+use super::settings::Buffers;
+use http::body::Broken;
+use http::upstream_log::UpstreamLog;
+use http::{Exchange, Piece, Pull};
+use net::{Chunk, Data, FileRange, Timer};
+use session::log::Level;
+use session::text::Span;
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use system::errno::Errno;
+use upstream::{Attempts, Lease, Outcome};
+use wire::http1::{ChunkDecoder, ChunkEvent, ResponseFraming, Trailers};
+
+/// The body of one answer.
+pub(super) struct UpstreamBody {
+    /// Given back or dropped as soon as the last byte is read.
+    lease: Option<Lease>,
+    attempts: Option<Attempts>,
+    reusable: bool,
+    framing: ResponseFraming,
+    decoder: ChunkDecoder,
+    /// Bytes of a body of known length still to be read.
+    remaining: u64,
+    /// Received, not decoded.
+    raw: Option<Chunk>,
+    /// Decoded, not sent.
+    queue: VecDeque<Data>,
+    in_memory: usize,
+    spill: Option<Spill>,
+    end: End,
+    buffers: Buffers,
+    timer: Option<Timer>,
+    armed: bool,
+    read_timeout_ms: u64,
+    started: u64,
+    url: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Open,
+    Reached,
+    Broken,
+}
+
+/// The temporary file behind a slow client; it has no name any more.
+struct Spill {
+    file: File,
+    shared: Rc<OwnedFd>,
+    length: u64,
+}
+
+/// What came of trying to read.
+enum Step {
+    Data(Chunk),
+    Waiting,
+    Over,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(
+        answer: Answer,
+        attempts: Attempts,
+        buffers: Buffers,
+        read_timeout_ms: u64,
+        started: u64,
+        url: Span,
+    ) -> UpstreamBody {
+        let remaining = match answer.framing {
+            ResponseFraming::Length(length) => length,
+            _ => 0,
+        };
+        UpstreamBody {
+            reusable: answer.keeps && answer.sent_whole,
+            lease: Some(answer.lease),
+            attempts: Some(attempts),
+            framing: answer.framing,
+            decoder: ChunkDecoder::for_response(Trailers::Skip),
+            remaining,
+            raw: answer.rest,
+            queue: VecDeque::new(),
+            in_memory: 0,
+            spill: None,
+            end: End::Open,
+            buffers,
+            timer: None,
+            armed: false,
+            read_timeout_ms,
+            started,
+            url,
+        }
+    }
+
+    fn log(&self, x: &mut Exchange, level: Level, message: fmt::Arguments<'_>) {
+        x.state_or_default::<UpstreamLog>().url = Some(self.url);
+        x.log_error(level, message);
+        x.state_or_default::<UpstreamLog>().url = None;
+    }
+
+    /// The next decoded bytes, from what was received or from the socket.
+    fn step(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Step {
+        loop {
+            match self.end {
+                End::Open => {}
+                End::Reached | End::Broken => return Step::Over,
+            }
+            if let Some(raw) = self.raw.take() {
+                if let Some(data) = self.decode(x, raw) {
+                    return Step::Data(data);
+                }
+                continue;
+            }
+            if self.framing == ResponseFraming::None
+                || (self.remaining == 0 && matches!(self.framing, ResponseFraming::Length(_)))
+            {
+                self.finish(x);
+                continue;
+            }
+            let Some(lease) = &self.lease else { return Step::Over };
+            match lease.stream().poll_lend(cx, self.buffers.step) {
+                Poll::Ready(Ok(block)) if !block.is_empty() => {
+                    self.armed = false;
+                    self.count_received(x, block.len());
+                    self.raw = Some(block.freeze());
+                }
+                Poll::Ready(Ok(_)) => self.closed(x),
+                Poll::Ready(Err(error)) => {
+                    let errno = Errno::from(&error);
+                    self.fail(x, format_args!("recv() failed ({errno}) while reading upstream"));
+                }
+                Poll::Pending => return self.wait(cx, x),
+            }
+        }
+    }
+
+    fn count_received(&self, x: &mut Exchange, bytes: usize) {
+        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+            attempt.bytes_received += bytes as u64;
+        }
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Step {
+        let timer = self.timer.get_or_insert_with(Timer::new);
+        if !self.armed {
+            self.armed = true;
+            timer.set(net::now().saturating_add(self.read_timeout_ms));
+        }
+        if timer.poll_expired(cx).is_pending() {
+            return Step::Waiting;
+        }
+        let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+        self.fail(x, format_args!("upstream timed out ({errno}) while reading upstream"));
+        Step::Over
+    }
+
+    fn decode(&mut self, x: &mut Exchange, mut raw: Chunk) -> Option<Chunk> {
+        let data = match self.framing {
+            ResponseFraming::None => {
+                self.too_much(x);
+                self.finish(x);
+                return None;
+            }
+            ResponseFraming::UntilClose => Some(raw),
+            ResponseFraming::Length(_) => {
+                let take = self.remaining.min(raw.len() as u64) as usize;
+                let data = raw.split_to(take);
+                self.remaining -= take as u64;
+                if !raw.is_empty() {
+                    self.too_much(x);
+                }
+                if self.remaining == 0 {
+                    self.finish(x);
+                }
+                Some(data)
+            }
+            ResponseFraming::Chunked => match self.decoder.decode(&raw) {
+                Ok(ChunkEvent::Data { skip, take }) => {
+                    raw.advance(skip);
+                    let data = raw.split_to(take);
+                    self.raw = Some(raw).filter(|raw| !raw.is_empty());
+                    Some(data)
+                }
+                Ok(ChunkEvent::NeedMore { consumed }) => {
+                    raw.advance(consumed);
+                    self.raw = Some(raw).filter(|raw| !raw.is_empty());
+                    None
+                }
+                Ok(ChunkEvent::Done { consumed }) => {
+                    raw.advance(consumed);
+                    if !raw.is_empty() {
+                        self.too_much(x);
+                    }
+                    self.finish(x);
+                    None
+                }
+                Err(_) => {
+                    let message = wire::http1::BadChunk::UPSTREAM_MESSAGE;
+                    self.fail(x, format_args!("{message} while reading upstream"));
+                    None
+                }
+            },
+        };
+        let data = data.filter(|data| !data.is_empty())?;
+        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+            attempt.response_length += data.len() as u64;
+        }
+        Some(data)
+    }
+
+    /// More than the answer: whose bytes these are is unknown, so the connection is not kept.
+    fn too_much(&mut self, x: &mut Exchange) {
+        self.reusable = false;
+        let what = match self.framing {
+            ResponseFraming::Chunked => "upstream sent data after final chunk",
+            ResponseFraming::None => "upstream sent more data than expected",
+            _ => "upstream sent more data than specified in \"Content-Length\" header",
+        };
+        self.log(x, Level::Warn, format_args!("{what} while reading upstream"));
+    }
+
+    fn closed(&mut self, x: &mut Exchange) {
+        self.reusable = false;
+        match self.framing {
+            ResponseFraming::UntilClose => self.finish(x),
+            _ => self.fail(
+                x,
+                format_args!("upstream prematurely closed connection while reading upstream"),
+            ),
+        }
+    }
+
+    fn finish(&mut self, x: &mut Exchange) {
+        self.end = End::Reached;
+        self.release(x, Outcome::Ok);
+    }
+
+    fn fail(&mut self, x: &mut Exchange, message: fmt::Arguments<'_>) {
+        self.log(x, Level::Error, message);
+        self.reusable = false;
+        self.end = End::Broken;
+        self.release(x, Outcome::Failed);
+    }
+
+    fn release(&mut self, x: &mut Exchange, outcome: Outcome) {
+        self.timer = None;
+        if let Some(lease) = self.lease.take()
+            && self.reusable
+        {
+            lease.keep();
+        }
+        if let Some(mut attempts) = self.attempts.take() {
+            attempts.done(outcome);
+        }
+        super::pass::record_end(x, self.started, None);
+    }
+
+    /// Keeps what the client cannot take yet.
+    fn store(&mut self, x: &mut Exchange, data: Chunk) {
+        if self.in_memory + data.len() <= self.buffers.memory {
+            self.in_memory += data.len();
+            self.queue.push_back(Data::from(data));
+            return;
+        }
+        match self.write(x, &data) {
+            Ok(range) => self.push_range(range),
+            Err(error) => {
+                let folder = self.buffers.folder.path().display().to_string();
+                let errno = Errno::from(&error);
+                let doing = "while reading upstream";
+                let message = format_args!(
+                    "write() to a temporary file in \"{folder}\" failed ({errno}) {doing}"
+                );
+                self.fail(x, message);
+            }
+        }
+    }
+
+    fn write(&mut self, x: &mut Exchange, data: &[u8]) -> std::io::Result<FileRange> {
+        if self.spill.is_none() {
+            let temp = self.buffers.folder.file()?;
+            let path = temp.path.display().to_string();
+            let message = "an upstream response is buffered to a temporary file";
+            self.log(x, Level::Warn, format_args!("{message} {path} while reading upstream"));
+            std::fs::remove_file(&temp.path)?;
+            let shared = Rc::new(OwnedFd::from(temp.file.try_clone()?));
+            self.spill = Some(Spill { file: temp.file, shared, length: 0 });
+        }
+        let Some(spill) = &mut self.spill else { return Err(std::io::ErrorKind::Other.into()) };
+        spill.file.write_all(data)?;
+        let offset = spill.length;
+        spill.length += data.len() as u64;
+        Ok(FileRange { file: spill.shared.clone(), offset, length: data.len() as u64 })
+    }
+
+    fn push_range(&mut self, range: FileRange) {
+        if let Some(Data::File(last)) = self.queue.back_mut()
+            && Rc::ptr_eq(&last.file, &range.file)
+            && last.offset + last.length == range.offset
+        {
+            last.length += range.length;
+            return;
+        }
+        self.queue.push_back(Data::File(range));
+    }
+
+    fn has_room(&self) -> bool {
+        let spilled = self.spill.as_ref().map_or(0, |spill| spill.length);
+        self.in_memory < self.buffers.memory || spilled < self.buffers.file_max
+    }
+}
+
+impl Pull for UpstreamBody {
+    fn poll_pull(
+        &mut self,
+        cx: &mut Context<'_>,
+        x: &mut Exchange,
+    ) -> Poll<Result<Option<Piece>, Broken>> {
+        if let Some(data) = self.queue.pop_front() {
+            if let Data::Memory(chunk) = &data {
+                self.in_memory = self.in_memory.saturating_sub(chunk.len());
+            }
+            return Poll::Ready(Ok(Some(Piece::new(data))));
+        }
+        match self.step(cx, x) {
+            Step::Data(chunk) => {
+                Poll::Ready(Ok(Some(Piece { data: chunk.into(), flush: !self.buffers.on })))
+            }
+            Step::Waiting => Poll::Pending,
+            Step::Over if self.end == End::Broken => Poll::Ready(Err(Broken)),
+            Step::Over => Poll::Ready(Ok(None)),
+        }
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, x: &mut Exchange) {
+        if !self.buffers.on {
+            return;
+        }
+        while self.has_room() {
+            match self.step(cx, x) {
+                Step::Data(chunk) => self.store(x, chunk),
+                Step::Waiting | Step::Over => return,
+            }
+        }
+    }
+}

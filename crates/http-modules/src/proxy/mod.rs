@@ -1,0 +1,102 @@
+//! `proxy_pass`: hands a request to a backend over HTTP/1 and its answer to the client
+//! (nginx: ngx_http_proxy_module).
+//!
+//! `directives` declares, `target` says where to, `request` writes the backend's request from a
+//! plan made at load time, `attempt` asks one peer, `pass` asks one after another, `response`
+//! makes the client's answer of the backend's, `body` hands its body on under back-pressure.
+
+mod attempt;
+mod body;
+mod directives;
+mod pass;
+mod redirect;
+mod request;
+mod response;
+mod settings;
+mod target;
+
+use config::Scope;
+use http::{Compiler, Content, Exchange, LocationBuilder, Module, Step};
+use session::text::Span;
+use session::variables::Builtin;
+use settings::Settings;
+use std::rc::Rc;
+
+/// The module.
+pub static MODULE: Module = Module {
+    directives: directives::ALL,
+    variables: VARIABLES,
+    location: Some(attach),
+    ..Module::new(
+        "http_proxy",
+        "Passes requests to other servers and their answers to the client. Requests are taken in \
+         whole before a server is occupied, and answers are taken from it as fast as it gives \
+         them, unless buffering is turned off.",
+    )
+};
+
+static VARIABLES: &[Builtin<Exchange>] = &[
+    Builtin::volatile("proxy_host", host, "Host and port that `proxy_pass` names."),
+    Builtin::volatile("proxy_port", port, "The port that `proxy_pass` names, or the scheme's."),
+    Builtin::volatile(
+        "proxy_add_x_forwarded_for",
+        add_x_forwarded_for,
+        "The request's X-Forwarded-For with the client's address appended.",
+    ),
+];
+
+/// What the variables tell of the target; set when a request is about to be passed on.
+#[derive(Default)]
+struct Names {
+    host: Span,
+    port: Span,
+}
+
+fn host(x: &mut Exchange) -> Option<Span> {
+    x.peek_state::<Names>().map(|names| names.host)
+}
+
+fn port(x: &mut Exchange) -> Option<Span> {
+    x.peek_state::<Names>().map(|names| names.port)
+}
+
+fn add_x_forwarded_for(x: &mut Exchange) -> Option<Span> {
+    let known = wire::http1::Known::XForwardedFor;
+    let before: Vec<Span> = x.request.headers.all(known).map(|field| field.value).collect();
+    let address = x.client_address();
+    let client = http::variables::address_text(x, address);
+    if before.is_empty() {
+        return Some(client);
+    }
+    let mark = x.arena.mark();
+    for value in before {
+        x.arena.copy(value);
+        x.arena.push(b", ");
+    }
+    x.arena.copy(client);
+    Some(x.arena.since(mark))
+}
+
+fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
+    let Some((url, span)) = scope.local_spanned(&directives::PROXY_PASS) else {
+        // Read everywhere, so that a fault is found even where nothing is passed on.
+        return;
+    };
+    match target::compile(c, &url, &builder.location) {
+        Ok(target) => {
+            let settings = Settings::compile(c, scope, target);
+            builder.handler(Proxy { settings: Rc::new(settings) });
+        }
+        Err(reason) => scope.error(span, reason),
+    }
+}
+
+struct Proxy {
+    settings: Rc<Settings>,
+}
+
+impl Content for Proxy {
+    fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
+        Step::Later(Box::pin(pass::pass(&self.settings, x)))
+    }
+}

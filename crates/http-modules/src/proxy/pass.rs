@@ -1,0 +1,238 @@
+//! One request's way through a group: ask a peer, and the next one when that makes sense.
+
+use super::attempt::{self, Answer, Cause};
+use super::directives::next;
+use super::request::{self, BodyFraming};
+use super::settings::Settings;
+use super::{Names, response, target};
+use http::request_body::{BodyError, Stored};
+use http::upstream_log::UpstreamLog;
+use http::{Exchange, Verdict};
+use net::Chunk;
+use session::log::Level;
+use std::rc::Rc;
+use upstream::{Attempts, Outcome, Verdict as PeerVerdict};
+use wire::http1::Method;
+
+/// Asks the group until a peer answers; the verdict goes back to the journey.
+pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
+    let resolved = match target::resolve(x, &settings.target) {
+        Ok(resolved) => resolved,
+        Err(status) => return Verdict::Status(status),
+    };
+    *x.state_or_default::<Names>() = Names { host: resolved.host, port: resolved.port };
+    let body = match prepare_body(settings, x).await {
+        Ok(body) => body,
+        Err(BodyError::Closed) => return client_gone(x),
+        Err(error) => return Verdict::Status(error.status()),
+    };
+    x.state_or_default::<UpstreamLog>().url = None;
+    let mut call = Call {
+        framing: body.framing,
+        data: body.data,
+        streamed: body.streamed,
+        sent: false,
+        resolved,
+    };
+    let mut attempts = call.resolved.group.begin();
+    attempts.limit_tries(settings.next_tries);
+    let verdict = ask(settings, x, &mut call, attempts).await;
+    if let Some(log) = x.state::<UpstreamLog>() {
+        log.url = None;
+    }
+    verdict
+}
+
+/// What stays the same over all attempts.
+pub(super) struct Call {
+    pub(super) framing: BodyFraming,
+    /// The body, when it is known before anyone is asked.
+    pub(super) data: Option<Stored>,
+    /// The body comes from the client while it is sent.
+    pub(super) streamed: bool,
+    /// A peer was sent a part of the request.
+    pub(super) sent: bool,
+    pub(super) resolved: target::Resolved,
+}
+
+struct Prepared {
+    framing: BodyFraming,
+    data: Option<Stored>,
+    streamed: bool,
+}
+
+async fn prepare_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared, BodyError> {
+    let nothing = Prepared { framing: BodyFraming::None, data: None, streamed: false };
+    if let Some(template) = &settings.body {
+        if settings.request_buffering {
+            x.read_body().await?;
+        }
+        let value = template.value(x);
+        let text = Stored::Memory(Chunk::copy_of(x.text(value)));
+        let framing = BodyFraming::Length(text.len());
+        return Ok(Prepared { framing, data: Some(text), streamed: false });
+    }
+    if !x.body.exists() {
+        return Ok(nothing);
+    }
+    if !settings.pass_body {
+        x.read_body().await?;
+        return Ok(nothing);
+    }
+    // HTTP/1.0 has no chunks: the length must be known first.
+    let whole = settings.request_buffering || (x.body.is_chunked() && !settings.is_http11());
+    if !whole && x.body.stored.is_none() {
+        let framing = match x.body.declared() {
+            Some(length) => BodyFraming::Length(length),
+            None => BodyFraming::Chunked,
+        };
+        return Ok(Prepared { framing, data: None, streamed: true });
+    }
+    x.read_body().await?;
+    let data = x.body.stored.clone();
+    let length = data.as_ref().map_or(0, Stored::len);
+    Ok(Prepared { framing: BodyFraming::Length(length), data, streamed: false })
+}
+
+/// The client closed: nobody waits for an answer. Logged as 499.
+pub(super) fn client_gone(x: &mut Exchange) -> Verdict {
+    x.response.status = 499;
+    x.sent.logged_status = Some(499);
+    Verdict::Close
+}
+
+async fn ask(
+    settings: &Rc<Settings>,
+    x: &mut Exchange,
+    call: &mut Call,
+    mut attempts: Attempts,
+) -> Verdict {
+    loop {
+        let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts) };
+        let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
+        x.state_or_default::<UpstreamLog>().begin(name);
+        let head = request::head(settings, x, &call.resolved, call.framing);
+        let started = net::now();
+        let context = attempt::Context { settings, started, name, target: head.target };
+        match attempt::attempt(&context, x, call, &mut attempts, peer, head).await {
+            Ok(answer) => {
+                let status = answer.status();
+                let bit = next::of_status(status);
+                let worth = bit != 0 && attempts.tries_left() > 1;
+                if worth && may_repeat(settings, x, call, &attempts, bit) {
+                    record_end(x, started, Some(status));
+                    finish(x, &context, &mut attempts, blame(bit));
+                    continue;
+                }
+                return respond(settings, x, &context, answer, attempts, started).await;
+            }
+            Err(Cause::ClientGone) => {
+                record_end(x, started, None);
+                return client_gone(x);
+            }
+            Err(Cause::ClientBody(error)) => {
+                record_end(x, started, None);
+                return match error {
+                    BodyError::Closed => client_gone(x),
+                    error => Verdict::Status(error.status()),
+                };
+            }
+            Err(Cause::Ours) => {
+                record_end(x, started, Some(500));
+                return Verdict::Status(500);
+            }
+            Err(Cause::Stale) => {
+                // A kept connection that the peer had closed says nothing about the peer.
+                x.state_or_default::<UpstreamLog>().attempts.pop();
+                finish(x, &context, &mut attempts, Outcome::Stale);
+            }
+            Err(cause) => {
+                let (bit, status) = match cause {
+                    Cause::Timeout => (next::TIMEOUT, 504),
+                    Cause::InvalidHead => (next::INVALID_HEADER, 502),
+                    _ => (next::ERROR, 502),
+                };
+                record_end(x, started, Some(status));
+                finish(x, &context, &mut attempts, Outcome::Failed);
+                let left = attempts.tries_left() > 0;
+                if !left || !may_repeat(settings, x, call, &attempts, bit) {
+                    return Verdict::Status(status);
+                }
+            }
+        }
+    }
+}
+
+/// 403 and 404 are no fault of the peer.
+fn blame(bit: u32) -> Outcome {
+    match bit {
+        next::HTTP_403 | next::HTTP_404 => Outcome::NotCounted,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Whether `proxy_next_upstream` lets the request go to another peer for that reason.
+fn may_repeat(
+    settings: &Settings,
+    x: &Exchange,
+    call: &Call,
+    attempts: &Attempts,
+    bit: u32,
+) -> bool {
+    let unsafe_method = matches!(x.request.method, Method::Post | Method::Lock | Method::Patch);
+    let needed = match call.sent && unsafe_method {
+        true => bit | next::NON_IDEMPOTENT,
+        false => bit,
+    };
+    let spent = net::now().saturating_sub(attempts.begun_ms());
+    let in_time = settings.next_timeout_ms == 0 || spent < settings.next_timeout_ms;
+    settings.next & needed == needed && !(call.sent && call.streamed) && in_time
+}
+
+fn no_peers(x: &mut Exchange, attempts: &Attempts) -> Verdict {
+    let name = x.arena.push(attempts.group().name().as_bytes());
+    let log = x.state_or_default::<UpstreamLog>();
+    log.begin(name).status = Some(502);
+    let mark = x.arena.mark();
+    x.arena.push(b"http://");
+    x.arena.copy(name);
+    let url = x.arena.since(mark);
+    x.state_or_default::<UpstreamLog>().url = Some(url);
+    x.log_error(Level::Error, format_args!("no live upstreams while connecting to upstream"));
+    Verdict::Status(502)
+}
+
+/// Completes the record of the attempt under way.
+pub(super) fn record_end(x: &mut Exchange, started: u64, status: Option<u16>) {
+    let elapsed = net::now().saturating_sub(started);
+    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        attempt.response_ms = Some(elapsed);
+        attempt.status = status.or(attempt.status);
+    }
+}
+
+/// Reports to the balancer, and tells the log when a peer was taken out.
+fn finish(
+    x: &mut Exchange,
+    context: &attempt::Context<'_>,
+    attempts: &mut Attempts,
+    outcome: Outcome,
+) {
+    if attempts.done(outcome) == PeerVerdict::Disabled {
+        let doing = context.doing(x);
+        let message = format_args!("upstream server temporarily disabled while {doing}");
+        context.log(x, Level::Warn, message);
+    }
+}
+
+async fn respond(
+    settings: &Rc<Settings>,
+    x: &mut Exchange,
+    context: &attempt::Context<'_>,
+    answer: Answer,
+    attempts: Attempts,
+    started: u64,
+) -> Verdict {
+    let url = context.url(x);
+    response::respond(settings, x, answer, attempts, started, url)
+}

@@ -1,0 +1,210 @@
+//! The backend's request: written straight into the send buffer by a plan made at load time.
+
+use super::directives::{self as d, HttpVersion};
+use super::settings::Settings;
+use super::target::{self, Resolved};
+use config::Scope;
+use http::{Compiler, Exchange};
+use net::Block;
+use session::text::{Span, push_number};
+use session::variables::{Segment, Template};
+use std::cell::RefCell;
+use wire::http1::Known;
+
+/// Which fields a request gets, compiled from `proxy_set_header` and the defaults.
+pub(super) struct Plan {
+    pub(super) version: HttpVersion,
+    /// Fields set here, in order; the client's fields of these names are not passed on.
+    set: Vec<(Box<[u8]>, Template)>,
+    /// The value of Host, when set.
+    host: Option<Template>,
+    /// Content-Length or Transfer-Encoding are ours unless the configuration sets them.
+    own_length: bool,
+    own_encoding: bool,
+    skip_known: u128,
+    skip_others: Vec<Box<[u8]>>,
+    pass_fields: bool,
+}
+
+/// How the body of a request is told to the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyFraming {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+impl Plan {
+    pub(super) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, version: HttpVersion) -> Plan {
+        let mut plan = Plan {
+            version,
+            set: Vec::new(),
+            host: None,
+            own_length: true,
+            own_encoding: true,
+            skip_known: 0,
+            skip_others: Vec::new(),
+            pass_fields: scope.get(&d::PROXY_PASS_REQUEST_HEADERS),
+        };
+        // Hop-by-hop fields (RFC 9110 section 7.6.1) and those that we decide about.
+        for known in [
+            Known::Host,
+            Known::Connection,
+            Known::ProxyConnection,
+            Known::ContentLength,
+            Known::TransferEncoding,
+            Known::Te,
+            Known::KeepAlive,
+            Known::Expect,
+            Known::Upgrade,
+        ] {
+            plan.skip_known |= known.bit();
+        }
+        for (name, source) in scope.all(&d::PROXY_SET_HEADER) {
+            let known = Known::of(&name);
+            match known {
+                Known::Other => plan.skip_others.push(name.as_slice().into()),
+                known => plan.skip_known |= known.bit(),
+            }
+            plan.own_length &= known != Known::ContentLength;
+            plan.own_encoding &= known != Known::TransferEncoding;
+            let value = c.template(&source);
+            if value.as_constant() == Some(b"") {
+                if known == Known::Host {
+                    plan.host = Some(value);
+                }
+                continue;
+            }
+            match known {
+                Known::Host => plan.host = Some(value),
+                _ => plan.set.push((name.into(), value)),
+            }
+        }
+        plan
+    }
+
+    fn skips(&self, known: Known, name: &[u8]) -> bool {
+        match known {
+            Known::Other => self.skip_others.iter().any(|other| name.eq_ignore_ascii_case(other)),
+            known => self.skip_known & known.bit() != 0,
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request's head as it goes to a backend.
+pub(super) struct Head {
+    pub(super) bytes: Block,
+    /// The target, for the error log's URL.
+    pub(super) target: Span,
+    /// The method is HEAD: the answer has no body.
+    pub(super) is_head: bool,
+    /// The client asked for another protocol.
+    pub(super) upgrade: bool,
+}
+
+/// Writes the head of the request for `resolved`.
+pub(super) fn head(
+    settings: &Settings,
+    x: &mut Exchange,
+    resolved: &Resolved,
+    framing: BodyFraming,
+) -> Head {
+    let plan = &settings.plan;
+    let method = match &settings.method {
+        Some(template) => template.value(x),
+        None => x.request.method_text,
+    };
+    let target = resolved.path.unwrap_or_else(|| target::kept(x));
+    let mut out = SCRATCH.with_borrow_mut(std::mem::take);
+    out.clear();
+    out.extend_from_slice(x.text(method));
+    out.push(b' ');
+    if !x.text(target).starts_with(b"/") {
+        out.push(b'/');
+    }
+    out.extend_from_slice(x.text(target));
+    out.extend_from_slice(match plan.version {
+        HttpVersion::Http10 => b" HTTP/1.0\r\n",
+        HttpVersion::Http11 => b" HTTP/1.1\r\n",
+    });
+    host_field(plan, x, resolved, &mut out);
+    for (name, value) in &plan.set {
+        let start = out.len();
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        let from = out.len();
+        append(value, x, &mut out);
+        match out.len() == from {
+            true => out.truncate(start),
+            false => out.extend_from_slice(b"\r\n"),
+        }
+    }
+    framing_fields(plan, framing, &mut out);
+    if plan.pass_fields {
+        client_fields(plan, x, &mut out);
+    }
+    out.extend_from_slice(b"\r\n");
+    let bytes = Block::copy_of(&out);
+    let is_head = x.text(method).eq_ignore_ascii_case(b"HEAD");
+    SCRATCH.with_borrow_mut(|kept| *kept = out);
+    let upgrade = x.request.headers.find(Known::Upgrade).is_some();
+    Head { bytes, target, is_head, upgrade }
+}
+
+/// Appends a template's value without a detour through the arena.
+fn append(template: &Template, x: &mut Exchange, out: &mut Vec<u8>) {
+    template.for_each(x, |x, segment| match segment {
+        Segment::Text(text) => out.extend_from_slice(text),
+        Segment::Value(Some(span)) => out.extend_from_slice(x.arena.text(span)),
+        Segment::Value(None) => {}
+    });
+}
+
+fn host_field(plan: &Plan, x: &mut Exchange, resolved: &Resolved, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(b"Host: ");
+    let from = out.len();
+    if let Some(host) = &plan.host {
+        append(host, x, out);
+    }
+    // HTTP/1.1 requires a Host (RFC 9112 section 3.2): an empty one gives way to the default.
+    if out.len() == from && (plan.host.is_none() || plan.version == HttpVersion::Http11) {
+        out.extend_from_slice(x.arena.text(resolved.host));
+    }
+    match out.len() == from {
+        true => out.truncate(start),
+        false => out.extend_from_slice(b"\r\n"),
+    }
+}
+
+fn framing_fields(plan: &Plan, framing: BodyFraming, out: &mut Vec<u8>) {
+    match framing {
+        BodyFraming::Length(length) if plan.own_length => {
+            out.extend_from_slice(b"Content-Length: ");
+            push_number(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        BodyFraming::Chunked if plan.own_encoding => {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        _ => {}
+    }
+}
+
+fn client_fields(plan: &Plan, x: &Exchange, out: &mut Vec<u8>) {
+    let arena = &x.arena;
+    for field in x.request.headers.iter() {
+        let name = field.name(arena);
+        if plan.skips(field.known, name) {
+            continue;
+        }
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(arena.text(field.value));
+        out.extend_from_slice(b"\r\n");
+    }
+}

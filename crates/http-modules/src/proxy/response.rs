@@ -1,0 +1,219 @@
+//! The client's answer, made of a backend's.
+
+use super::attempt::Answer;
+use super::body::UpstreamBody;
+use super::pass::record_end;
+use super::settings::Settings;
+use http::headers::{Field, Headers};
+use http::upstream_log::UpstreamLog;
+use http::{Body, Exchange, Verdict};
+use net::relay::{Closing, RelaySettings, relay};
+use net::{Chunk, Data, OutQueue};
+use session::log::Level;
+use session::text::Span;
+use std::rc::Rc;
+use upstream::{Attempts, Outcome};
+use wire::http1::{Known, ResponseFraming};
+
+/// Fills `x.response` from the answer, or redirects as the answer or `error_page` demand.
+pub(super) fn respond(
+    settings: &Rc<Settings>,
+    x: &mut Exchange,
+    answer: Answer,
+    mut attempts: Attempts,
+    started: u64,
+    url: Span,
+) -> Verdict {
+    let status = answer.status();
+    let log = x.state_or_default::<UpstreamLog>();
+    log.headers = answer.headers.clone();
+    if settings.obey_redirect
+        && let Some(place) = answer.headers.value(Known::XAccelRedirect)
+    {
+        let headers = answer.headers.clone();
+        settle_unread(x, answer, attempts, started);
+        return accel_redirect(x, &headers, place);
+    }
+    let intercepted = settings.intercept_errors && status >= 300;
+    if intercepted && x.location.error_pages.iter().any(|page| page.handles(status)) {
+        let headers = answer.headers.clone();
+        settle_unread(x, answer, attempts, started);
+        if status == 401 {
+            for field in headers.all(Known::WwwAuthenticate) {
+                x.response.headers.push(field);
+            }
+        }
+        return Verdict::Status(status);
+    }
+    fields(settings, x, &answer);
+    if status == 101 && answer.upgrade {
+        tunnel(settings, x, answer, attempts, started);
+        return Verdict::Answer;
+    }
+    x.response.length = match answer.framing {
+        ResponseFraming::Length(length) => Some(length),
+        ResponseFraming::None => declared(x, &answer.headers),
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
+    };
+    match whole(x, &answer) {
+        Some(data) => {
+            x.response.body = data.map_or(Body::Empty, Body::Whole);
+            if answer.keeps && answer.sent_whole {
+                answer.lease.keep();
+            }
+            attempts.done(Outcome::Ok);
+            record_end(x, started, None);
+        }
+        None => {
+            let buffering = settings.buffers.on && !forbids_buffering(settings, x, &answer.headers);
+            let mut buffers = settings.buffers.clone();
+            buffers.on = buffering;
+            let read_ms = settings.read_timeout_ms;
+            let body = UpstreamBody::new(answer, attempts, buffers, read_ms, started, url);
+            x.response.body = Body::Stream(Box::new(body));
+        }
+    }
+    Verdict::Answer
+}
+
+/// The length that a bodiless answer (to HEAD, 304) speaks of.
+fn declared(x: &Exchange, headers: &Headers) -> Option<u64> {
+    let value = headers.value(Known::ContentLength)?;
+    wire::http1::content_length(x.text(value))
+}
+
+fn forbids_buffering(settings: &Settings, x: &Exchange, headers: &Headers) -> bool {
+    settings.obey_buffering
+        && headers
+            .value(Known::XAccelBuffering)
+            .is_some_and(|value| x.text(value).eq_ignore_ascii_case(b"no"))
+}
+
+/// The body, when all of it came with the head: `Some(None)` is an empty one.
+fn whole(x: &mut Exchange, answer: &Answer) -> Option<Option<Data>> {
+    let have = answer.rest.as_ref().map_or(0, |rest| rest.len()) as u64;
+    match answer.framing {
+        ResponseFraming::None | ResponseFraming::Length(0) if have == 0 => Some(None),
+        ResponseFraming::Length(length) if length == have => {
+            if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+                attempt.response_length = length;
+            }
+            Some(answer.rest.clone().map(Data::from))
+        }
+        _ => None,
+    }
+}
+
+/// Copies status and fields, without those that are hidden or that concern one connection only.
+fn fields(settings: &Settings, x: &mut Exchange, answer: &Answer) {
+    let line = &answer.line;
+    x.response.status = line.status;
+    x.response.status_line = Some(Span::new(answer.base + line.text.at, line.text.len));
+    x.response.proxied = true;
+    x.response.allow_ranges = false;
+    for field in answer.headers.iter() {
+        if settings.hide.hides(field.known, field.name(&x.arena)) {
+            continue;
+        }
+        copy(settings, x, *field, line.status);
+    }
+}
+
+fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
+    match field.known {
+        // Framing and persistence are our own business with the client.
+        Known::Connection
+        | Known::KeepAlive
+        | Known::TransferEncoding
+        | Known::ContentLength
+        | Known::ProxyConnection
+        | Known::Trailer => {}
+        Known::Upgrade if status != 101 => {}
+        Known::ContentType => x.response.content_type = Some(field.value),
+        Known::Location => {
+            let place = settings.redirects.apply(x, field.value).unwrap_or(field.value);
+            x.response.headers.push(Field { value: place, ..field });
+        }
+        Known::Refresh => {
+            let place = settings.redirects.apply_to_refresh(x, field.value);
+            x.response.headers.push(Field { value: place.unwrap_or(field.value), ..field });
+        }
+        _ => x.response.headers.push(field),
+    }
+}
+
+/// The answer's body is not wanted. Its connection can be used again only when there is none.
+fn settle_unread(x: &mut Exchange, answer: Answer, mut attempts: Attempts, started: u64) {
+    if whole(x, &answer).is_some() && answer.keeps && answer.sent_whole {
+        answer.lease.keep();
+    }
+    attempts.done(Outcome::Ok);
+    record_end(x, started, None);
+}
+
+/// `X-Accel-Redirect`: the backend leaves the answer to another location.
+fn accel_redirect(x: &mut Exchange, headers: &Headers, place: Span) -> Verdict {
+    const CARRIED: [Known; 7] = [
+        Known::ContentType,
+        Known::SetCookie,
+        Known::ContentDisposition,
+        Known::CacheControl,
+        Known::Expires,
+        Known::AcceptRanges,
+        Known::ContentLanguage,
+    ];
+    let carried = headers.iter().filter(|field| CARRIED.contains(&field.known)).copied().collect();
+    x.carry(carried);
+    let text = x.text(place).to_vec();
+    if text.starts_with(b"@") {
+        return Verdict::Named(String::from_utf8_lossy(&text).into());
+    }
+    let mut path = Vec::new();
+    match wire::http1::target::split_internal(&text, &mut path) {
+        Some(args) => {
+            x.become_get();
+            let uri = x.arena.push(&path);
+            let args = x.arena.push(args.unwrap_or_default());
+            Verdict::Internal { uri, args }
+        }
+        None => {
+            let shown = session::log::Bytes(&text);
+            x.log_error(Level::Error, format_args!("unsafe URI \"{shown}\" was detected"));
+            Verdict::Status(404)
+        }
+    }
+}
+
+/// 101: from here on bytes are relayed both ways (RFC 9110 section 7.8).
+fn tunnel(
+    settings: &Settings,
+    x: &mut Exchange,
+    answer: Answer,
+    mut attempts: Attempts,
+    started: u64,
+) {
+    let relaying = RelaySettings {
+        buffer: settings.buffers.step,
+        idle_ms: Some(settings.read_timeout_ms),
+        closing: Closing::Together,
+    };
+    record_end(x, started, None);
+    let rest: Option<Chunk> = answer.rest;
+    let stream = answer.lease.into_stream();
+    x.response.body = Body::Tunnel(Box::new(move |connection| {
+        Box::pin(async move {
+            let (mut to_server, mut to_client) = (OutQueue::new(), OutQueue::new());
+            if let Some(left) = connection.take_leftover() {
+                to_server.push(left);
+            }
+            if let Some(rest) = rest {
+                to_client.push(rest);
+            }
+            let ending = |_, _| {};
+            let client = &connection.stream;
+            let relayed = relay(client, &stream, to_server, to_client, &relaying, ending).await;
+            attempts.done(Outcome::Ok);
+            relayed.to_first
+        })
+    }));
+}
