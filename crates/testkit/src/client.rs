@@ -1,6 +1,7 @@
 //! A raw HTTP/1 client: bytes out, responses in, no opinion on either.
 
 use crate::message::{ReadError, Reader, Response};
+use crate::sockets::{Socket, sockets};
 use crate::stream::{Peer, Stream};
 use crate::wait::until;
 use std::io::Write;
@@ -200,34 +201,13 @@ impl Client {
 }
 
 /// How many bytes from `ours` wait at the socket of `theirs` or on the way to it; 0 when that
-/// socket is gone or cannot be seen from here.
+/// socket is gone or cannot be seen from here. Ports suffice to tell connections apart.
 fn unread_bytes(ours: SocketAddr, theirs: SocketAddr) -> u64 {
-    let path = if ours.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let table = std::fs::read_to_string(path).unwrap_or_default();
-    // The table may have thousands of rows: only those with our port are taken apart.
-    let port = format!(":{:04X} ", ours.port());
-    let mut waiting = 0;
-    for (at, _) in table.match_indices(&port) {
-        let start = table[..at].rfind('\n').map_or(0, |end| end + 1);
-        let row = table[start..].lines().next().unwrap_or_default();
-        // sl local_address rem_address st tx_queue:rx_queue ...; addresses are hexadecimal.
-        let words: Vec<&str> = row.split_whitespace().collect();
-        let [_, local, remote, _, queues, ..] = words[..] else { continue };
-        let Some((sending, receiving)) = queues.split_once(':') else { continue };
-        let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
-        if has_port(local, ours) && has_port(remote, theirs) {
-            waiting += number(sending);
-        }
-        if has_port(local, theirs) && has_port(remote, ours) {
-            waiting += number(receiving);
-        }
-    }
-    waiting
-}
-
-/// Ports suffice: the two ports of a loopback connection are seldom those of another, and a
-/// mistake only makes the test wait for that one too.
-fn has_port(column: &str, address: SocketAddr) -> bool {
-    let port = column.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
-    port == Some(address.port())
+    let (ours, theirs) = (ours.port(), theirs.port());
+    let waiting = |socket: &Socket| match (socket.port, socket.remote_port) {
+        (port, remote) if (port, remote) == (ours, theirs) => socket.sending,
+        (port, remote) if (port, remote) == (theirs, ours) => socket.receiving,
+        _ => 0,
+    };
+    sockets(ours).iter().map(waiting).sum()
 }

@@ -34,6 +34,7 @@ mod message;
 mod ports;
 mod process;
 mod server;
+mod sockets;
 mod stream;
 mod wait;
 
@@ -46,6 +47,7 @@ pub use message::{Fields, ReadError, Request, Response};
 pub use ports::{Port, has_ipv6};
 pub use process::{Outcome, binary};
 pub use rustix::process::Signal;
-pub use server::{Server, exists, kill};
+pub use server::{Server, exists, kill, signal};
+pub use sockets::{Socket, sockets, sockets_of};
 pub use stream::{Peer, Stream};
 pub use wait::{Gate, patience, steady, until};

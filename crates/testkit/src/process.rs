@@ -1,5 +1,6 @@
 //! Processes: the program under test, what a run of it said, and its relatives in /proc.
 
+use crate::sockets::{Socket, sockets, sockets_of};
 use crate::wait::until;
 use std::fmt;
 use std::fs::{self, File};
@@ -135,20 +136,9 @@ fn status_of(pid: u32) -> Option<(char, u32)> {
     Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
 
-/// True when the process holds a listening TCP or unix socket.
-pub(crate) fn listens(pid: u32) -> bool {
-    let mut listening: Vec<String> = Vec::new();
-    for table in ["tcp", "tcp6"] {
-        let text = text_of(Path::new(&format!("/proc/{pid}/net/{table}")));
-        let rows = text.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
-        // Column 3 is the state, 0A for LISTEN; column 9 the inode.
-        let rows = rows.filter(|row| row.get(3) == Some(&"0A"));
-        listening.extend(rows.filter_map(|row| row.get(9).map(|inode| inode.to_string())));
-    }
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|target| {
-        let target = target.to_string_lossy().into_owned();
-        let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
-        inode.is_some_and(|inode| listening.iter().any(|other| other == inode))
-    })
+/// True when the process holds a listener on one of these ports.
+pub(crate) fn listens(pid: u32, ports: &[u16]) -> bool {
+    let own = sockets_of(pid);
+    let mut all = ports.iter().flat_map(|port| sockets(*port));
+    all.any(|socket| socket.state == Socket::LISTENING && own.contains(&socket.inode))
 }

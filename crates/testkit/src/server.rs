@@ -279,8 +279,9 @@ impl Server {
     pub fn reload(&self) {
         let old = self.workers();
         self.signal(Signal::HUP);
+        let ports: Vec<u16> = self.site.ports.values().map(Port::number).collect();
         let retired = |pid: &u32| {
-            !alive(*pid) || command_line(*pid).contains("shutting down") || !listens(*pid)
+            !alive(*pid) || command_line(*pid).contains("shutting down") || !listens(*pid, &ports)
         };
         let done = until(|| {
             self.workers().iter().any(|pid| !old.contains(pid)) && old.iter().all(retired)
@@ -497,6 +498,12 @@ fn send_signal(pid: u32, signal: Signal) {
 fn try_signal(pid: u32, signal: Signal) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
+}
+
+/// Sends any signal to a worker, such as STOP.
+#[track_caller]
+pub fn signal(pid: u32, signal: Signal) {
+    send_signal(pid, signal);
 }
 
 /// Kills a worker the hard way, as a crash would.

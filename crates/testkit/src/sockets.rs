@@ -1,0 +1,108 @@
+//! The kernel's view of TCP sockets, from the tables in /proc/net: what no client can see.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// One TCP socket of this machine, as a row of `/proc/net/tcp` or `tcp6` describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The port on its own side.
+    pub port: u16,
+    /// The port on the other side; 0 for a listener.
+    pub remote_port: u16,
+    /// True for a row of `tcp6`.
+    pub ipv6: bool,
+    /// The state's number: 1 established, 3 half open, 10 listening.
+    pub state: u8,
+    /// Bytes that were sent and are not acknowledged.
+    pub sending: u64,
+    /// Bytes that came and are not read; for a listener, connections not accepted.
+    pub receiving: u64,
+    /// The running timer: 0 none, 1 retransmission, 2 keep-alive.
+    pub timer: u8,
+    /// The inode, as in the descriptor's link; 0 while the connection has no descriptor.
+    pub inode: u64,
+}
+
+impl Socket {
+    /// The state of established connections.
+    pub const ESTABLISHED: u8 = 1;
+    /// The state of connections whose handshake is not complete.
+    pub const HALF_OPEN: u8 = 3;
+    /// The state of listeners.
+    pub const LISTENING: u8 = 10;
+}
+
+/// All sockets with this port on either side.
+pub fn sockets(port: u16) -> Vec<Socket> {
+    // The tables may have thousands of rows: only those with the port are taken apart.
+    let needle = format!(":{port:04X} ");
+    let mut found = Vec::new();
+    for (path, ipv6) in [("/proc/net/tcp", false), ("/proc/net/tcp6", true)] {
+        let table = fs::read_to_string(path).unwrap_or_default();
+        let mut seen = usize::MAX;
+        for (at, _) in table.match_indices(&needle) {
+            let start = table[..at].rfind('\n').map_or(0, |end| end + 1);
+            // A row may hold the port twice.
+            if start != seen {
+                seen = start;
+                found.extend(row(table[start..].lines().next().unwrap_or_default(), ipv6));
+            }
+        }
+    }
+    found
+}
+
+/// Takes `sl local remote st tx:rx tr:when retrnsmt uid timeout inode ...` apart.
+fn row(line: &str, ipv6: bool) -> Option<Socket> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, local, remote, state, queues, timer, _, _, _, inode, ..] = words[..] else {
+        return None;
+    };
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let (sending, receiving) = queues.split_once(':')?;
+    Some(Socket {
+        port: port(local)?,
+        remote_port: port(remote)?,
+        ipv6,
+        state: hex(state)?.try_into().ok()?,
+        sending: hex(sending)?,
+        receiving: hex(receiving)?,
+        timer: hex(timer.split(':').next()?)?.try_into().ok()?,
+        inode: inode.parse().ok()?,
+    })
+}
+
+/// The inodes of all sockets that a process has open.
+pub fn sockets_of(pid: u32) -> BTreeSet<u64> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeSet::new() };
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links
+        .filter_map(|target| {
+            let target = target.to_string_lossy().into_owned();
+            target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn listeners_and_connections_are_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let found = sockets(port);
+        let listening = found.iter().find(|socket| socket.state == Socket::LISTENING).unwrap();
+        assert_eq!((listening.port, listening.remote_port, listening.receiving), (port, 0, 1));
+        let ours = client.local_addr().unwrap().port();
+        let connected = found.iter().find(|socket| socket.port == ours).unwrap();
+        assert_eq!((connected.remote_port, connected.state), (port, Socket::ESTABLISHED));
+        let own = sockets_of(std::process::id());
+        assert!(own.contains(&listening.inode) && own.contains(&connected.inode));
+    }
+}
