@@ -2,7 +2,7 @@
 
 use crate::compile::Compiler;
 use crate::directives::{self as d, ErrorPageArgs};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, MAX_REDIRECTS};
 use crate::module::Verdict;
 use crate::settings::Tokens;
 use config::Scope;
@@ -53,6 +53,10 @@ impl ErrorPage {
 /// the built-in page is to be sent.
 pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
     if x.error_page_used && !x.location.settings.recursive_error_pages {
+        return None;
+    }
+    // Pages that lead to errors again come to an end here.
+    if x.redirects >= MAX_REDIRECTS {
         return None;
     }
     let location = x.location.clone();

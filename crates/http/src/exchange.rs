@@ -99,6 +99,8 @@ pub struct Exchange {
     pub error_page_used: bool,
     /// The status that `error_page` demands in place of the content's.
     pub status_override: Option<u16>,
+    /// Set by a filter that turns the answer into an error: `error_page` may replace it.
+    pub refused: Option<u16>,
     /// Bytes sent to the client: whole and without the head.
     pub sent: Sent,
     /// The random identity of the request (`$request_id`), once asked for.
@@ -157,6 +159,7 @@ impl Exchange {
             internal: false,
             error_page_used: false,
             status_override: None,
+            refused: None,
             sent: Sent::default(),
             request_id: None,
             captures: Captures::default(),

@@ -284,10 +284,17 @@ pub(crate) async fn answer(x: &mut Exchange) -> Answered {
 async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
     loop {
         verdict = match verdict {
-            Verdict::Answer => return Answered::Response,
+            Verdict::Answer => {
+                if let Some(status) = x.status_override.take() {
+                    x.response.status = status;
+                    x.response.status_line = None;
+                }
+                return Answered::Response;
+            }
             Verdict::Close => return Answered::Close,
             Verdict::Next => Verdict::Status(404),
             Verdict::Status(code) => {
+                x.status_override = None;
                 if error_page::ends_connection(code) {
                     x.persistence = Persistence::Close;
                 }
@@ -482,6 +489,13 @@ async fn guards(
 /// Sends the answer, logs it, and decides what becomes of the connection.
 async fn finish(x: &mut Exchange) -> After {
     decide_persistence(x);
+    while let Some(status) = filter(x) {
+        if let Answered::Close = settle(x, Verdict::Status(status)).await {
+            x.response.status = 444;
+            log(x);
+            return After::Close;
+        }
+    }
     let end = send(x).await;
     if end != SendEnd::ClientLost && x.persistence == Persistence::Keep && x.body.is_pending() {
         // The body that nobody wanted stands between us and the next request.
@@ -505,6 +519,18 @@ async fn finish(x: &mut Exchange) -> After {
             After::closing(settings, likely)
         }
     }
+}
+
+/// Applies the location's filters; the status to answer with instead, when one of them refuses.
+fn filter(x: &mut Exchange) -> Option<u16> {
+    let location = x.location.clone();
+    for filter in &location.filters {
+        filter.apply(x);
+        if x.refused.is_some() {
+            break;
+        }
+    }
+    x.refused.take()
 }
 
 /// What the configuration has to say about keeping the connection.

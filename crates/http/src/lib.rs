@@ -21,6 +21,7 @@ pub mod http;
 pub mod journey;
 pub mod listen;
 pub mod location;
+mod logged;
 pub mod module;
 pub mod request_body;
 pub mod response;

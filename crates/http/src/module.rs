@@ -84,7 +84,8 @@ pub trait Content {
 
 /// Changes a response before it is sent: its head now, its body by wrapping it.
 pub trait Filter {
-    /// Called once, when the head is complete and before anything is sent.
+    /// Called once, when the head is complete and before anything is sent. One that sets
+    /// `Exchange::refused` has the answer replaced by that error, which is filtered in its turn.
     fn apply(&self, x: &mut Exchange);
 }
 

@@ -1,4 +1,4 @@
-//! Putting an answer on the wire: filters, the head in nginx's order, the body with its framing.
+//! Putting an answer on the wire: the head in nginx's order, the body with its framing.
 
 use crate::body::Body;
 use crate::exchange::{Exchange, Persistence};
@@ -39,12 +39,8 @@ enum Coding {
     UntilClose,
 }
 
-/// Applies the location's filters and sends the answer.
+/// Sends the answer.
 pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
-    let location = x.location.clone();
-    for filter in &location.filters {
-        filter.apply(x);
-    }
     let mut out = OutQueue::new();
     let coding = coding(x);
     x.sent.chunked = coding == Coding::Chunked;
@@ -107,6 +103,10 @@ fn coding(x: &mut Exchange) -> Coding {
     if bodiless || x.request.method == Method::Head {
         if bodiless {
             x.response.length = None;
+        }
+        if x.response.status == 204 {
+            x.response.content_type = None;
+            x.response.last_modified = None;
         }
         return Coding::None;
     }
