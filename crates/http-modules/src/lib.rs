@@ -5,6 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access_log;
+pub mod headers;
+pub mod index;
 pub mod list;
+pub mod media_type;
+pub mod not_modified;
+pub mod output;
 pub mod proxy;
+pub mod range;
+pub mod returns;
+pub mod static_files;
 pub mod upstreams;

@@ -10,10 +10,20 @@ use http::Module;
 /// Every HTTP feature.
 pub static MODULES: &[&Module] = &[
     // Rewriting.
+    &crate::returns::MODULE,
     // Limits and access.
     // Contents.
     &crate::upstreams::MODULE,
     &crate::proxy::MODULE,
-    // Filters: first those that change the body, then ranges, then fields.
+    &crate::index::MODULE,
+    &crate::static_files::MODULE,
+    // Filters: conditions and fields, then what changes the body, then ranges of it, and last
+    // what cannot bear a length.
+    &crate::not_modified::MODULE,
+    &crate::headers::MODULE,
+    &crate::range::MODULE,
+    &crate::output::MODULE,
+    &crate::headers::TRAILERS,
     // Loggers.
+    &crate::access_log::MODULE,
 ];

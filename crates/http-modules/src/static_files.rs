@@ -1,0 +1,170 @@
+//! Files below `root` or `alias` (nginx: ngx_http_static_module): the content of every location
+//! that no other content claims.
+//!
+//! The body is the open file; `output` turns it into memory where `sendfile` is off. What the
+//! conditions of a request make of the answer is in `not_modified` and `range`.
+
+use config::Scope;
+use http::compile::Compiler;
+use http::{Body, Content, Exchange, LocationBuilder, Module, Step, Verdict};
+use net::{Data, FileRange};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno as Code;
+use session::log::{Bytes, Level};
+use session::text::Span;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use system::errno::Errno;
+use wire::http1::{Known, Method, escape};
+
+use crate::media_type;
+
+/// The feature.
+pub static MODULE: Module = Module {
+    location: Some(attach),
+    ..Module::new(
+        "http_static",
+        "Serves files: the path of a request, put behind `root` or made of `alias`, names the \
+         file. A path that ends in a slash is left to `index`; a folder without the slash is \
+         redirected to the same path with it.",
+    )
+};
+
+fn attach(_: &mut Compiler<'_>, _: &Scope<'_>, builder: &mut LocationBuilder) {
+    builder.content(StaticFiles);
+}
+
+struct StaticFiles;
+
+impl Content for StaticFiles {
+    fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
+        Step::Now(answer(x))
+    }
+}
+
+fn answer(x: &mut Exchange) -> Verdict {
+    if !matches!(x.request.method, Method::Get | Method::Head | Method::Post) {
+        return Verdict::Status(405);
+    }
+    if x.text(x.request.uri).ends_with(b"/") {
+        return Verdict::Next;
+    }
+    let path = http::files::path(x);
+    let (file, stat) = match open(x.text(path)) {
+        Ok(opened) => opened,
+        Err((call, code)) => return Verdict::Status(failed(x, call, path, code)),
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return redirect(x),
+        _ => {
+            let shown = Bytes(x.text(path));
+            x.log_error(Level::Crit, format_args!("\"{shown}\" is not a regular file"));
+            return Verdict::Status(404);
+        }
+    }
+    if x.request.method == Method::Post {
+        return Verdict::Status(405);
+    }
+    respond(x, file, &stat);
+    Verdict::Answer
+}
+
+/// Opens without waiting for the other end of a pipe; a folder may be opened too.
+fn open(path: &[u8]) -> Result<(OwnedFd, Stat), (&'static str, Code)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|code| ("open()", code))?;
+    let stat = rustix::fs::fstat(&file).map_err(|code| ("fstat()", code))?;
+    Ok((file, stat))
+}
+
+/// Logs why a file cannot be read; the status that answers it.
+fn failed(x: &Exchange, call: &str, path: Span, code: Code) -> u16 {
+    let (level, status) = match code {
+        // A path with a NUL inside names nothing: EINVAL.
+        Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL => (Level::Error, 404),
+        Code::ACCESS | Code::MLINK | Code::LOOP => (Level::Error, 403),
+        _ => (Level::Crit, 500),
+    };
+    if status != 404 || x.location.settings.log_not_found {
+        let (shown, errno) = (Bytes(x.text(path)), Errno::from(code));
+        x.log_error(level, format_args!("{call} \"{shown}\" failed ({errno})"));
+    }
+    status
+}
+
+/// `/folder?a` becomes `/folder/?a` by way of the client.
+fn redirect(x: &mut Exchange) -> Verdict {
+    let (uri, args) = (x.request.uri, x.request.args);
+    let mark = x.arena.mark();
+    match escape::count_escapes(x.text(uri), escape::Escape::Uri) {
+        0 => {
+            x.arena.copy(uri);
+        }
+        _ => {
+            let mut escaped = Vec::new();
+            escape::escape_uri(x.text(uri), escape::Escape::Uri, &mut escaped);
+            x.arena.push(&escaped);
+        }
+    }
+    x.arena.push(b"/");
+    if !args.is_empty() {
+        x.arena.push(b"?");
+        x.arena.copy(args);
+    }
+    x.response.location = Some(x.arena.since(mark));
+    Verdict::Status(301)
+}
+
+fn respond(x: &mut Exchange, file: OwnedFd, stat: &Stat) {
+    let length = u64::try_from(stat.st_size).unwrap_or(0);
+    let changed = stat.st_mtime as u64;
+    if x.location.settings.etag {
+        let tag = entity_tag(x, changed, length);
+        x.response.headers.push_known(Known::Etag, tag);
+    }
+    x.response.content_type = media_type::of(x);
+    let response = &mut x.response;
+    response.status = 200;
+    response.length = Some(length);
+    response.last_modified = Some(changed);
+    response.allow_ranges = true;
+    response.body = match length {
+        0 => Body::Empty,
+        _ => Body::Whole(Data::File(FileRange { file: Rc::new(file), offset: 0, length })),
+    };
+}
+
+/// `"TIME-LENGTH"` in hexadecimal, as nginx makes it, so that clients' caches survive a change
+/// of server.
+fn entity_tag(x: &mut Exchange, changed: u64, length: u64) -> Span {
+    let mark = x.arena.mark();
+    let out = x.arena.bytes_mut();
+    out.push(b'"');
+    push_hexadecimal(out, changed);
+    out.push(b'-');
+    push_hexadecimal(out, length);
+    out.push(b'"');
+    x.arena.since(mark)
+}
+
+fn push_hexadecimal(out: &mut Vec<u8>, value: u64) {
+    let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(value >> (4 * digit)) as usize & 15]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal() {
+        for value in [0, 1, 9, 10, 15, 16, 255, 256, 0x6553_f1a0, u64::MAX] {
+            let mut out = Vec::new();
+            push_hexadecimal(&mut out, value);
+            assert_eq!(out, format!("{value:x}").into_bytes());
+        }
+    }
+}
