@@ -24,7 +24,8 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// One address and its sockets.
 struct Open {
     address: Address,
-    options: ListenOptions,
+    /// Nothing for a socket of an older program: how that one opened it is not known.
+    options: Option<ListenOptions>,
     sockets: Vec<Rc<OwnedFd>>,
 }
 
@@ -82,8 +83,7 @@ impl Listeners {
         match self.open.iter_mut().find(|open| open.address == address) {
             Some(open) => open.sockets.push(socket),
             None => {
-                let options = ListenOptions::default();
-                self.open.push(Open { address, options, sockets: vec![socket] });
+                self.open.push(Open { address, options: None, sockets: vec![socket] });
             }
         }
     }
@@ -134,7 +134,7 @@ impl Listeners {
         let mut sockets = Vec::new();
         if let Some(old) = self.open.iter().find(|open| open.address == *address) {
             sockets.clone_from(&old.sockets);
-            if old.options != *options {
+            if old.options.as_ref() != Some(options) {
                 for socket in &sockets {
                     socket::reconfigure_listener(socket.as_fd(), address, options, &mut |error| {
                         say_ignored(log, address, error);
@@ -142,7 +142,7 @@ impl Listeners {
                 }
             }
         }
-        Open { address: address.clone(), options: options.clone(), sockets }
+        Open { address: address.clone(), options: Some(options.clone()), sockets }
     }
 
     /// Opens what is missing; true when an address was in use and may be free later.
@@ -154,15 +154,16 @@ impl Listeners {
     ) -> Result<bool, CannotListen> {
         let mut again = false;
         for open in &mut self.open {
-            let apart = open.options.reuseport && !open.address.is_unix();
+            let Some(options) = &open.options else { continue };
+            let apart = options.reuseport && !open.address.is_unix();
             let count = if apart { workers.max(1) } else { 1 };
             while open.sockets.len() < count {
                 let mut complain = |error| say_ignored(log, &open.address, error);
-                match socket::listen_leniently(&open.address, &open.options, &mut complain) {
+                match socket::listen_leniently(&open.address, options, &mut complain) {
                     Ok(socket) => open.sockets.push(Rc::new(socket)),
                     Err(error) if error.is_address_in_use() && purpose == Purpose::Test => break,
                     Err(error) => {
-                        say_failed(log, open, error);
+                        say_failed(log, &open.address, options, error);
                         if !error.is_address_in_use() {
                             return Err(CannotListen);
                         }
@@ -189,7 +190,8 @@ impl Listeners {
         self.open
             .iter()
             .map(|open| {
-                let apart = open.options.reuseport && open.sockets.len() >= workers.max(1);
+                let reuseport = open.options.as_ref().is_some_and(|options| options.reuseport);
+                let apart = reuseport && open.sockets.len() >= workers.max(1);
                 let alone = apart || workers <= 1;
                 let sharing = if alone { Sharing::Alone } else { Sharing::Workers };
                 let own = open
@@ -226,8 +228,7 @@ impl Listeners {
     }
 }
 
-fn say_failed(log: &Log, open: &Open, error: SocketError) {
-    let Open { address, options, .. } = open;
+fn say_failed(log: &Log, address: &Address, options: &ListenOptions, error: SocketError) {
     let SocketError { call, errno } = error;
     let failed = match call {
         "bind" => format!("bind() to {address} failed"),

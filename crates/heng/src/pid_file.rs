@@ -12,21 +12,36 @@ use system::process::{Pid, own_pid};
 
 /// Writes the number of this process. A failure is logged.
 pub fn create(path: &Path, log: &Log) -> io::Result<()> {
-    // One write: whoever waits for the file never reads half of a number.
     let line = format!("{}\n", own_pid());
+    // Renamed into place, so that whoever waits for the file never reads half of it. Where the
+    // directory is closed but the file is there and open to us, it is written where it is.
+    let draft = draft_name(path);
+    if file::create_new(&draft, 0o644).and_then(|mut file| file.write_all(line.as_bytes())).is_ok()
+        && std::fs::rename(&draft, path).is_ok()
+    {
+        return Ok(());
+    }
     let written = file::create(path, 0o644).and_then(|mut file| file.write_all(line.as_bytes()));
     written.inspect_err(|error| say_open_failed(path, error, log))
 }
 
-/// Whether the file could be written, without changing one that is there (`-t`).
+/// Whether the file could be written, without changing one that is there.
 pub fn test(path: &Path, log: &Log) -> io::Result<()> {
-    if path.exists() {
-        let opened = OpenOptions::new().write(true).open(path);
-        return opened.map(drop).inspect_err(|error| say_open_failed(path, error, log));
-    }
-    let created = file::create_new(path, 0o644).inspect_err(|e| say_open_failed(path, e, log));
-    drop(created?);
-    std::fs::remove_file(path)
+    let tested = if path.exists() {
+        OpenOptions::new().write(true).open(path).map(drop)
+    } else {
+        // Under another name: the file itself says that somebody serves.
+        let draft = draft_name(path);
+        file::create_new(&draft, 0o644).and_then(|_| std::fs::remove_file(&draft))
+    };
+    tested.inspect_err(|error| say_open_failed(path, error, log))
+}
+
+/// A name beside the file that no other process uses.
+fn draft_name(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{}", own_pid()));
+    PathBuf::from(name)
 }
 
 fn say_open_failed(path: &Path, error: &io::Error, log: &Log) {

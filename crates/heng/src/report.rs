@@ -17,9 +17,9 @@ pub struct Early {
 }
 
 impl Early {
-    /// Opens the file of `-e`, or the built-in one. While there is such a file, messages of
-    /// level warn and worse also go to stderr.
-    pub fn open(error_log: Option<&Path>) -> Early {
+    /// Opens the file of `-e`, or the built-in one, under the prefix. While there is such a
+    /// file, messages of level warn and worse also go to stderr.
+    pub fn open(error_log: Option<&Path>, prefix: &Path) -> Early {
         let program = identity().program;
         let path = match error_log {
             // Nobody asked for a file: short messages for a person.
@@ -29,9 +29,13 @@ impl Early {
             None => Path::new(paths::ERROR_LOG),
             Some(path) => path,
         };
-        let log = Log::early(program, path);
+        let on_stderr = path == Path::new("stderr") || path.as_os_str().is_empty();
+        let log = match on_stderr {
+            true => Log::early(program, path),
+            false => Log::early(program, &prefix.join(path)),
+        };
         mirror_to_stderr(Some(program));
-        Early { log, on_stderr: path == Path::new("stderr") || path.as_os_str().is_empty() }
+        Early { log, on_stderr }
     }
 
     /// Reports findings: in full on a terminal, by their first lines elsewhere and in the log.

@@ -35,8 +35,8 @@ pub fn run(options: Options) -> i32 {
             return 0;
         }
     }
-    let early = Early::open(options.error_log.as_deref());
     let origin = origin(&options);
+    let early = Early::open(options.error_log.as_deref(), &origin.places.prefix);
     let compilation = compile(&DiskFiles, &origin.places, &origin.globals, &origin.error_log);
     early.report(&compilation.tree, &compilation.diagnostics);
     if options.test != Test::No {
@@ -114,7 +114,7 @@ fn send(request: Request, snapshot: &Snapshot, log: &Log) -> i32 {
 // -- starting --
 
 fn start(origin: Origin, snapshot: Snapshot, early: &Log) -> i32 {
-    let inherited = std::env::var(upgrade::VARIABLE).ok();
+    let inherited = upgrade::inherited();
     let older_program = inherited.is_some().then(process::parent_pid);
     let present = match &inherited {
         Some(variable) => Listeners::inherit(variable, early),

@@ -21,7 +21,14 @@ use crate::pid_file;
 use crate::worker;
 
 /// The environment variable with the sockets.
-pub const VARIABLE: &str = "NGINX";
+const VARIABLE: &str = "NGINX";
+
+/// The sockets that an older program hands over, when there is one. What else may stand in a
+/// variable of that name, such as a path, is none of our business.
+pub fn inherited() -> Option<String> {
+    let value = std::env::var(VARIABLE).ok()?;
+    value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b';' | b':')).then_some(value)
+}
 
 /// Starts the program anew with the arguments of this one. Nothing when it cannot be; the reason
 /// is logged, and the pid file has its name again.
