@@ -11,6 +11,8 @@ use session::variables::Template;
 use system::errno::Errno;
 use wire::http1::Method;
 
+use crate::static_files::leaves_alias;
+
 /// The feature.
 pub static MODULE: Module = Module {
     directives: DIRECTIVES,
@@ -90,6 +92,9 @@ impl Index {
             let args = x.request.args;
             if x.text(name).starts_with(b"/") {
                 return Verdict::Internal { uri: name, args };
+            }
+            if folder.is_none() && leaves_alias(x) {
+                return Verdict::Status(404);
             }
             let folder = *folder.get_or_insert_with(|| http::files::path(x));
             let path = joined(x, folder, name);

@@ -6,6 +6,7 @@
 
 use config::Scope;
 use http::compile::Compiler;
+use http::location::Matching;
 use http::{Body, Content, Exchange, LocationBuilder, Module, Step, Verdict};
 use net::{Data, FileRange};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -50,6 +51,9 @@ fn answer(x: &mut Exchange) -> Verdict {
         return Verdict::Next;
     }
     let path = http::files::path(x);
+    if leaves_alias(x) {
+        return Verdict::Status(404);
+    }
     let (file, stat) = match open(x.text(path)) {
         Ok(opened) => opened,
         Err((call, code)) => return Verdict::Status(failed(x, call, path, code)),
@@ -68,6 +72,23 @@ fn answer(x: &mut Exchange) -> Verdict {
     }
     respond(x, file, &stat);
     Verdict::Answer
+}
+
+/// True, with a line in the error log, for a path that would climb out of an alias: `/i../a` where
+/// `location /i` has an `alias` that ends in a slash. nginx lets such requests pass.
+pub(crate) fn leaves_alias(x: &Exchange) -> bool {
+    let location = &x.location;
+    if !location.settings.is_alias || matches!(location.matching, Matching::Regex(_)) {
+        return false;
+    }
+    let rest = x.text(x.request.uri).get(location.name.len()..).unwrap_or(b"");
+    let climbs = rest == b".." || rest.starts_with(b"../");
+    if climbs {
+        let (name, shown) = (Bytes(&location.name), Bytes(x.text(x.request.uri)));
+        let message = format_args!("\"{shown}\" leaves the alias of location \"{name}\"");
+        x.log_error(Level::Error, message);
+    }
+    climbs
 }
 
 /// Opens without waiting for the other end of a pipe; a folder may be opened too.

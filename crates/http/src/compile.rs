@@ -221,7 +221,7 @@ fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, table: &mut Addresses
         listens => listens,
     };
     let names = server_names(c, scope);
-    let first = names.first().map_or(Box::default(), |(text, _, _)| text.as_bytes().into());
+    let first = names.first().map_or(Box::default(), |(text, _, _)| shown_name(text));
     let root = compile_location(c, scope, Box::default(), Matching::Unnamed);
     let site = Rc::new(Site { name: first, head: HeadLimits::compile(scope), root: Rc::new(root) });
     table.server(scope, &listens, &site);
@@ -230,6 +230,14 @@ fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, table: &mut Addresses
         table.name(scope, &listens, &text, name, &site, span);
     }
     site
+}
+
+/// What `$server_name` shows of a name: no leading dot, and lower case unless it is a pattern.
+fn shown_name(text: &str) -> Box<[u8]> {
+    match text.starts_with('~') {
+        true => text.as_bytes().into(),
+        false => text.strip_prefix('.').unwrap_or(text).to_ascii_lowercase().into_bytes().into(),
+    }
 }
 
 fn default_listen() -> Listen {

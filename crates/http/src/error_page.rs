@@ -56,7 +56,7 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
         return None;
     }
     // Pages that lead to errors again come to an end here.
-    if x.redirects >= MAX_REDIRECTS {
+    if x.redirects > MAX_REDIRECTS {
         return None;
     }
     let location = x.location.clone();

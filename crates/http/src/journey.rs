@@ -316,8 +316,8 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
                             session::log::Bytes(x.text(uri))
                         ),
                     );
-                    error_page::built_in(x, 500);
-                    return Answered::Response;
+                    verdict = Verdict::Status(500);
+                    continue;
                 }
                 x.request.uri = uri;
                 x.request.args = args;

@@ -205,7 +205,7 @@ fn content_length(x: &mut X) -> Found {
 }
 
 fn content_type(x: &mut X) -> Found {
-    x.request.headers.value(Known::ContentType)
+    field_by_variable(x, Which::Request, "content_type")
 }
 
 fn cookie(x: &mut X, name: &str) -> Found {
