@@ -93,19 +93,14 @@ fn ambiguous_transfer_encodings_are_refused() {
             ),
             ("chunked twice", post!("Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n")),
             ("chunked not last", post!("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n")),
+            ("with letters before it", post!("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n")),
             ("in quotes", post!("Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n")),
             ("with a parameter", post!("Transfer-Encoding: chunked;a=b\r\n", "0\r\n\r\n")),
             ("vertical tab", post!("Transfer-Encoding: \x0bchunked\r\n", "0\r\n\r\n")),
         ],
     );
     // A coding that is simply not ours is not implemented.
-    refused(
-        501,
-        &[
-            ("another", post!("Transfer-Encoding: gzip\r\n", "0\r\n\r\n")),
-            ("prefix", post!("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n")),
-        ],
-    );
+    refused(501, &[("another", post!("Transfer-Encoding: gzip\r\n", "0\r\n\r\n"))]);
 }
 
 #[test]

@@ -174,17 +174,17 @@ fn proxy_http_version_is_spoken() {
 fn proxy_redirect_rewrites_locations() {
     let backend = Backend::with(|request| {
         let port = request.header("Host").unwrap_or_default().to_string();
-        let place = request.target.trim_start_matches('/').replace("HOST", &port);
+        let place = request.target.trim_start_matches("/?").replace("HOST", &port);
         Answer::status(302).header("Location", &place)
     });
     let location = |directives: &str, target: &str| {
         let server = Server::start(
             Config::server(&format!(
-                "location /app/ {{ {directives} proxy_pass http://127.0.0.1:%%BACKEND%%/; }}"
+                "location /app/ {{ proxy_pass http://127.0.0.1:%%BACKEND%%/; {directives} }}"
             ))
             .with("BACKEND", backend.port()),
         );
-        let response = server.get(&format!("/app/{target}")).expect(302);
+        let response = server.get(&format!("/app/?{target}")).expect(302);
         let location = response.header("Location").unwrap_or_default().to_string();
         location.replace(&server.port(0).to_string(), "PORT")
     };
