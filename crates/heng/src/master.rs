@@ -73,8 +73,9 @@ pub struct Master {
     phase: Phase,
     queue: SignalQueue,
     new_program: Option<Pid>,
-    /// Held while workers are being started; each closes it when it serves.
-    announcer: Option<OwnedFd>,
+    /// Held while workers are being started: the master's end, and the one that each worker
+    /// closes when it serves.
+    readiness: Option<(Readiness, OwnedFd)>,
 }
 
 /// The signals that a master reads.
@@ -105,7 +106,7 @@ impl Master {
             phase: Phase::Serving,
             queue,
             new_program: None,
-            announcer: None,
+            readiness: None,
         }
     }
 
@@ -192,17 +193,14 @@ impl Master {
     pub fn start_workers(&mut self) {
         log!(self.log(), Level::Notice, None, &no_context, "start worker processes");
         // Without a pipe nobody can say that he is ready; the workers come all the same.
-        let readiness = Readiness::new().ok().map(|(readiness, announcer)| {
-            self.announcer = Some(announcer);
-            readiness
-        });
+        self.readiness = Readiness::new().ok();
         for number in 0..self.generation().snapshot.core.workers {
             if let Some(pid) = self.start_worker(number) {
                 self.children.born(pid, self.serial, number, Instant::now());
             }
         }
-        self.announcer = None;
-        if let Some(readiness) = readiness {
+        if let Some((readiness, announcer)) = self.readiness.take() {
+            drop(announcer);
             readiness.wait(START_PATIENCE);
         }
     }
@@ -218,7 +216,10 @@ impl Master {
             }
             // What the child does not take here it keeps open for ever: this frame never ends.
             Ok(Fork::Child) => match self.generation.take() {
-                Some(generation) => worker::run(generation, number, self.announcer.take()),
+                Some(generation) => {
+                    let announcer = self.readiness.take().map(|(_, announcer)| announcer);
+                    worker::run(generation, number, announcer)
+                }
                 None => process::exit_now(worker::FATAL),
             },
             Err(error) => {

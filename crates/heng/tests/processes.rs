@@ -168,17 +168,6 @@ fn the_event_method_is_chosen() {
     }
 }
 
-/// A configuration of one worker with these events, and its stopped worker.
-fn with_events(events: &str) -> Server {
-    let config = Config::new(
-        "error_log error.log notice; events { %%EVENTS%% }
-         http { server { listen 127.0.0.1:%%PORT_0%%; return 204; } }",
-    );
-    let server = Server::start(config.with("EVENTS", events));
-    server.wait_workers(1);
-    server
-}
-
 #[test]
 fn worker_connections_limits_a_worker() {
     let config = Config::new(
@@ -199,26 +188,30 @@ fn worker_connections_limits_a_worker() {
 fn multi_accept_takes_all_that_wait() {
     // Each client has sent its request before the worker looks: one that takes a single client
     // at a time never has two of them, one that takes all has more than it may.
-    let clients_at_once = |events: &str| {
-        let mut server = with_events(events);
+    let all = Config::new(
+        "events { worker_connections 2; multi_accept on; }
+         http { server { listen 127.0.0.1:%%PORT_0%%; return 204; } }",
+    );
+    let one = Config::new(
+        "events { worker_connections 2; }
+         http { server { listen 127.0.0.1:%%PORT_0%%; return 204; } }",
+    );
+    for (config, at_once) in [(all, true), (one, false)] {
+        let mut server = Server::start(config);
         server.expect_alerts();
-        let worker = server.workers()[0];
+        let worker = server.wait_workers(1)[0];
         send(worker, STOP);
-        let mut clients: Vec<Client> = (0..6)
-            .map(|_| {
-                let mut client = server.connect();
-                client.send("GET / HTTP/1.0\r\n\r\n");
-                client
-            })
-            .collect();
+        let mut clients: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.0\r\n\r\n");
+        }
         send(worker, CONT);
         for client in &mut clients {
             assert!(client.read_to_end().starts_with(b"HTTP/1.1 204"));
         }
-        server.error_log().contains("worker_connections are not enough")
-    };
-    assert!(clients_at_once("worker_connections 2; multi_accept on;"));
-    assert!(!clients_at_once("worker_connections 2;"));
+        let refused = server.error_log().contains("2 worker_connections are not enough");
+        assert_eq!(refused, at_once, "{}", server.error_log());
+    }
 }
 
 /// Sends a signal to a process by its number, as `kill(1)` does.
