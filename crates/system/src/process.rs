@@ -20,7 +20,7 @@ use rustix::process::{self as sys, DumpableBehavior, Rlimit};
 use rustix::thread::CpuSet;
 
 use crate::shared;
-use crate::signals;
+use crate::signals::{self, Signal};
 
 /// A process number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -365,6 +365,35 @@ pub struct Account {
     pub group: u32,
 }
 
+/// Lets the kernel send this process a signal when the one that started it ends, however that
+/// ends (`PR_SET_PDEATHSIG`). It survives exec, and is not inherited by children.
+///
+/// A parent that is gone already sends nothing: compare [`parent_pid`] afterwards.
+pub fn end_with_parent(signal: Signal) -> io::Result<()> {
+    let signal = sys::Signal::from_named_raw(signal.0)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    Ok(sys::set_parent_process_death_signal(Some(signal))?)
+}
+
+/// Makes this process the parent of every descendant whose own parent dies
+/// (`PR_SET_CHILD_SUBREAPER`), so that [`children`] and [`reap`] find it.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(sys::set_child_subreaper(Some(sys::getpid()))?)
+}
+
+/// The children of this process that run or wait to be reaped; none without /proc.
+pub fn children() -> Vec<Pid> {
+    let own = u64::try_from(own_pid().0).ok();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // One that ends between the two looks is left out.
+    let is_ours = |number: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{number}/stat"));
+        status.is_ok_and(|status| stat_field(&status, 4) == own)
+    };
+    numbers.filter(is_ours).map(Pid).collect()
+}
+
 /// Whether this process may change users (effective user 0).
 pub fn is_superuser() -> bool {
     sys::geteuid().is_root()
@@ -468,7 +497,7 @@ pub fn same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signals::{Signal, send};
+    use crate::signals::send;
 
     fn child(work: impl FnOnce() -> i32) -> Pid {
         match fork().unwrap() {
@@ -480,12 +509,7 @@ mod tests {
     #[test]
     fn children_end_by_code_or_by_signal() {
         assert_eq!(wait_for(child(|| 7)).unwrap(), Exit::Code(7));
-        let stuck = child(|| {
-            loop {
-                // SAFETY: pause waits for a signal.
-                unsafe { libc::pause() };
-            }
-        });
+        let stuck = child(|| sleep_for_ever());
         send(stuck, Signal::KILL).unwrap();
         assert_eq!(wait_for(stuck).unwrap(), Exit::Signal { number: 9, core: false });
     }
@@ -535,6 +559,44 @@ mod tests {
         assert!(!wait_closed(reader.as_fd(), Duration::ZERO).unwrap());
         drop(other);
         assert!(wait_closed(reader.as_fd(), Duration::from_secs(5)).unwrap());
+    }
+
+    /// Becomes a process that only a signal ends.
+    fn sleep_for_ever() -> ! {
+        loop {
+            // SAFETY: pause waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+
+    #[test]
+    fn an_orphan_is_adopted_and_one_bound_to_its_parent_dies_with_it() {
+        let outcome = wait_for(child(|| {
+            adopt_orphans().unwrap();
+            let (reader, writer) = pipe().unwrap();
+            let parent = child(|| {
+                // Holds the pipe until its parent is gone.
+                let bound = child(|| {
+                    end_with_parent(Signal::KILL).unwrap();
+                    rustix::io::write(&writer, &[1]).unwrap();
+                    sleep_for_ever()
+                });
+                assert_eq!(children(), [bound]);
+                sleep_for_ever()
+            });
+            drop(writer);
+            let mut byte = [0];
+            let _ = rustix::io::read(&reader, &mut byte).unwrap();
+            send(parent, Signal::KILL).unwrap();
+            wait_for(parent).unwrap();
+            assert!(wait_closed(reader.as_fd(), Duration::from_secs(5)).unwrap());
+            let orphan = children();
+            assert_eq!(orphan.len(), 1);
+            assert_eq!(wait_for(orphan[0]).unwrap(), Exit::Signal { number: 9, core: false });
+            assert_eq!(children(), []);
+            3
+        }));
+        assert_eq!(outcome.unwrap(), Exit::Code(3));
     }
 
     #[test]
