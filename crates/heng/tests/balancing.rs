@@ -310,3 +310,24 @@ fn upstream_variables_tell_the_journey() {
         assert!(bytes.split(", ").all(|part| part.parse::<u64>().is_ok_and(|n| n > 0)), "{line}");
     }
 }
+
+#[test]
+fn least_conn_prefers_the_idle() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let a = Backend::with(move |request| match request.target.as_str() {
+        "/hold" => Answer::text("a").after_gate(&held),
+        _ => Answer::text("a"),
+    });
+    let b = Backend::named("b");
+    let group = "least_conn; server 127.0.0.1:%%A%%; server 127.0.0.1:%%B%%;";
+    let server = balance(group, "", &[&a, &b]);
+    let mut first = server.connect();
+    first.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(1);
+    assert_eq!(sequence(&server, 4), "bbbb");
+    gate.open();
+    first.read_response().expect(200);
+    let mixed = sequence(&server, 4);
+    assert!(mixed.contains('a') && mixed.contains('b'), "{mixed}");
+}

@@ -368,3 +368,25 @@ fn fields_with_odd_names_are_ignored_or_refused() {
     assert_eq!(send("underscores_in_headers on;"), (1, 0, 1));
     assert_eq!(send("ignore_invalid_headers off;"), (1, 1, 1));
 }
+
+#[test]
+fn client_header_buffer_size_takes_heads_of_its_size() {
+    // The larger buffers are of no use here: a line longer than one of them is refused.
+    let server = Server::start(Config::server(
+        "client_header_buffer_size 8k; large_client_header_buffers 1 512;
+         location / { return 200 ok; }",
+    ));
+    server.get(&format!("/{}", "x".repeat(4000))).expect(200);
+}
+
+#[test]
+fn max_headers_limits_the_number_of_fields() {
+    let server = Server::start(Config::server("max_headers 5; location / { return 200 ok; }"));
+    let status = |count: usize| {
+        let fields: String = (1..count).map(|n| format!("X-{n}: y\r\n")).collect();
+        let mut client = server.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.read_response().status
+    };
+    assert_eq!((status(5), status(6)), (200, 400));
+}

@@ -1,7 +1,7 @@
 //! How long a client's connection lives: keep-alive, pipelining, time limits, the end.
 
 use std::time::{Duration, Instant};
-use testkit::{Backend, Config, Gate, ReadError, Server};
+use testkit::{Backend, Client, Config, Gate, ReadError, Server};
 
 #[test]
 fn connections_stay_unless_a_side_wants_to_close() {
@@ -259,17 +259,139 @@ fn server_tokens_says_how_much_the_server_tells() {
 }
 
 #[test]
-fn tcp_nodelay_and_tcp_nopush_keep_answers_whole() {
+fn tcp_nodelay_is_set_unless_off() {
+    let server = Server::start(Config::server(
+        "location /on { return 200 x; } location /off { tcp_nodelay off; return 200 x; }",
+    ));
+    let nodelay = |path: &str| {
+        let mut client = server.connect();
+        client.get(path).expect(200);
+        server.options_of(&client).nodelay
+    };
+    assert!(nodelay("/on"));
+    assert!(!nodelay("/off"));
+}
+
+#[test]
+fn keepalive_disable_knows_browsers() {
+    let browser = "Mozilla/5.0 (Macintosh; U; PPC Mac OS X; en) AppleWebKit/125 Safari/125";
+    let kept = |directive: &str, method: &str, browser: &str| {
+        let server =
+            Server::start(Config::server(&format!("location / {{ {directive} return 200 x; }}")));
+        let fields = [("Host", "a"), ("User-Agent", browser), ("Content-Length", "0")];
+        let response = server.connect().request(method, "/", &fields, b"").expect(200);
+        response.header("Connection") == Some("keep-alive")
+    };
+    assert!(kept("", "GET", browser));
+    assert!(!kept("keepalive_disable safari;", "GET", browser));
+    let old = "Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)";
+    assert!(!kept("", "POST", old));
+    assert!(kept("", "GET", old));
+    assert!(kept("keepalive_disable none;", "POST", old));
+}
+
+#[test]
+fn keepalive_min_timeout_spares_idle_connections_on_reload() {
+    let server =
+        Server::start(Config::server("location / { keepalive_min_timeout 1h; return 200 x; }"));
+    let mut client = server.connect();
+    client.get("/").expect(200);
+    server.reload();
+    // The old worker answers once more, and says that this was the last time.
+    let response = client.get("/").expect(200);
+    assert_eq!(response.header("Connection"), Some("close"));
+    client.expect_closed();
+}
+
+/// Sends the head of an upload that is refused, reads the refusal, and leaves the body unsent.
+fn refused_upload(directives: &str) -> (Server, Client) {
+    let server = Server::start(Config::server(&format!(
+        "client_max_body_size 1k; location / {{ {directives} return 200 ok; }}"
+    )));
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nstart");
+    client.read_response().expect(413);
+    (server, client)
+}
+
+/// How long the server keeps its side of a connection.
+fn time_until_gone(server: &Server, mut client: Client, goes_on_sending: bool) -> Duration {
+    let start = Instant::now();
+    server.wait_until("the server lets go of the connection", || {
+        // A connection that nobody holds any more has no inode.
+        let held = client.other_side().is_some_and(|side| side.inode != 0);
+        held && goes_on_sending && client.try_send(b"more").is_err() || !held
+    });
+    start.elapsed()
+}
+
+#[test]
+fn lingering_close_off_ends_at_once() {
+    let (server, client) = refused_upload("lingering_close off;");
+    let time = time_until_gone(&server, client, false);
+    assert!(time < Duration::from_secs(3), "{time:?}");
+    // By default the server waits some seconds for the client to end.
+    let (server, client) = refused_upload("");
+    let mut looks = 0;
+    server.wait_until("ten looks", || {
+        looks += 1;
+        looks == 10
+    });
+    assert!(client.other_side().is_some_and(|side| side.inode != 0), "did not linger");
+}
+
+#[test]
+fn lingering_timeout_ends_silent_clients() {
+    let (server, client) = refused_upload("lingering_timeout 200ms;");
+    let time = time_until_gone(&server, client, false);
+    assert!(time >= Duration::from_millis(150) && time < Duration::from_secs(3), "{time:?}");
+}
+
+#[test]
+fn lingering_time_ends_busy_clients() {
+    let (server, client) = refused_upload("lingering_time 1s;");
+    let time = time_until_gone(&server, client, true);
+    assert!(time < Duration::from_secs(4), "{time:?}");
+}
+
+#[test]
+fn reset_timedout_connection_resets() {
+    let reset = |directive: &str| {
+        let server = Server::start(Config::server(&format!(
+            "client_header_timeout 100ms; {directive} return 200 ok;"
+        )));
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost:");
+        client.is_reset()
+    };
+    assert!(reset("reset_timedout_connection on;"));
+    assert!(!reset(""));
+}
+
+#[test]
+fn chunked_transfer_encoding_off_ends_bodies_by_closing() {
+    let backend = Backend::with(|_| testkit::Answer::text("abc").chunked());
     let server = Server::start(
         Config::server(
-            "location /a { tcp_nodelay off; root %%DIR%%/html; }
-             location /b { tcp_nopush on; sendfile on; root %%DIR%%/html; }",
+            "location / { chunked_transfer_encoding off; proxy_http_version 1.1;
+                          proxy_pass http://127.0.0.1:%%BACKEND%%; }",
         )
-        .file("html/a", "a".repeat(100_000))
-        .file("html/b", "b".repeat(100_000)),
+        .with("BACKEND", backend.port()),
     );
-    let mut client = server.connect();
-    for path in ["/a", "/b", "/a"] {
-        assert_eq!(client.get(path).expect(200).body.len(), 100_000, "{path}");
-    }
+    let response = server.get("/").expect(200);
+    assert_eq!(response.header("Transfer-Encoding"), None);
+    assert_eq!(response.header("Connection"), Some("close"));
+    assert_eq!(response.text(), "abc");
+}
+
+#[test]
+fn msie_padding_makes_error_pages_longer() {
+    let length = |directive: &str| {
+        let server =
+            Server::start(Config::server(&format!("location / {{ {directive} return 404; }}")));
+        let fields = [("Host", "a"), ("User-Agent", "Mozilla/4.0 (compatible; MSIE 8.0)")];
+        server.connect().request("GET", "/", &fields, b"").expect(404).body.len()
+    };
+    let (padded, plain) = (length(""), length("msie_padding off;"));
+    assert!(padded > 512 && plain < 300, "{padded} and {plain} bytes");
 }

@@ -14,9 +14,7 @@ fn listening(listen: &str) -> Server {
 /// The server's side of a client's connection.
 #[track_caller]
 fn accepted(client: &Client) -> Socket {
-    let port = client.local_address().port();
-    let found = sockets(port).into_iter().find(|socket| socket.remote_port == port);
-    found.expect("the other side of the connection")
+    client.other_side().expect("the other side of the connection")
 }
 
 /// The listeners on a port.
@@ -116,14 +114,18 @@ fn backlog_bounds_the_queue() {
 fn so_keepalive_probes_idle_connections() {
     let server = listening(
         "listen 127.0.0.1:%%PORT_0%% so_keepalive=on; listen 127.0.0.1:%%PORT_1%%;
-         listen 127.0.0.1:%%PORT_2%% so_keepalive=30s:5s:3;",
+         listen 127.0.0.1:%%PORT_2%% so_keepalive=30s:5s:3;
+         listen 127.0.0.1:%%PORT_3%% so_keepalive=off;",
     );
-    for (n, timer) in [(0, 2), (1, 0), (2, 2)] {
+    let options = |n| {
         let mut client = server.connect_to(n);
         client.get("/").expect(200);
-        server.wait_until("the connection is quiet", || accepted(&client).timer != 1);
-        assert_eq!(accepted(&client).timer, timer, "%%PORT_{n}%%");
-    }
+        server.options_of(&client)
+    };
+    assert!(options(0).keepalive);
+    assert!(!options(1).keepalive && !options(3).keepalive);
+    let probed = options(2);
+    assert_eq!((probed.keepalive, probed.probes), (true, (30, 5, 3)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use testkit::{Answer, Backend, Client, Config, Gate, Server, steady};
+use testkit::{Answer, Backend, Client, Config, Gate, Server, Socket, options_of, sockets, steady};
 
 /// A server whose only location hands everything to `backend`, with more directives beside.
 fn proxy(directives: &str, backend: &Backend) -> Server {
@@ -597,4 +597,95 @@ fn chunked_uploads_get_a_length() {
     let request = backend.last_request();
     assert_eq!(request.header("Content-Length"), Some("3"));
     assert_eq!(request.header("Transfer-Encoding"), None);
+}
+
+#[test]
+fn proxy_method_and_what_is_passed_can_be_changed() {
+    let send = |directives: &str| {
+        let backend = Backend::named("backend");
+        let server = proxy(directives, &backend);
+        let fields = [("Host", "a"), ("X-Own", "1"), ("Content-Length", "3")];
+        server.connect().request("POST", "/", &fields, b"abc").expect(200);
+        backend.last_request()
+    };
+    let request = send("proxy_method PUT;");
+    assert_eq!((request.method.as_str(), request.body_text().as_str()), ("PUT", "abc"));
+    let request = send("proxy_pass_request_headers off;");
+    assert_eq!((request.header("X-Own"), request.body_text().as_str()), (None, "abc"));
+    let request = send("proxy_pass_request_body off; proxy_set_header Content-Length \"\";");
+    assert_eq!((request.header("X-Own"), request.body_text().as_str()), (Some("1"), ""));
+    let request = send("proxy_set_body \"<$request_method>\";");
+    assert_eq!(request.body_text(), "<POST>");
+    assert_eq!(request.header("Content-Length"), Some("6"));
+}
+
+#[test]
+fn proxy_ignore_client_abort_lets_the_backend_finish() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let backend = Backend::with(move |_| Answer::text("done").after_gate(&held));
+    let server = proxy("proxy_ignore_client_abort on;", &backend);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(1);
+    client.reset();
+    // Another request is served in the meantime: the abort has been seen by then.
+    let other = steady(Duration::from_millis(100), || backend.open_connections());
+    assert_eq!(other, 1, "the backend was left");
+    gate.open();
+    server.wait_for_access("\"GET / HTTP/1.1\" 200 ");
+}
+
+#[test]
+fn x_accel_fields_steer_unless_ignored() {
+    let backend = Backend::with(|_| {
+        Answer::text("theirs")
+            .header("X-Accel-Redirect", "/inside")
+            .header("X-Accel-Expires", "1")
+            .header("X-Own", "1")
+    });
+    let get = |directives: &str| {
+        let server = Server::start(
+            Config::server(&format!(
+                "location / {{ {directives} proxy_pass http://127.0.0.1:%%BACKEND%%; }}
+                 location /inside {{ internal; return 200 inside; }}"
+            ))
+            .with("BACKEND", backend.port()),
+        );
+        server.get("/").expect(200)
+    };
+    assert_eq!(get("").text(), "inside");
+    let ignored = get("proxy_ignore_headers X-Accel-Redirect;");
+    assert_eq!(ignored.text(), "theirs");
+    assert_eq!(ignored.header("X-Accel-Redirect"), None);
+}
+
+#[test]
+fn proxy_socket_keepalive_probes_the_backend() {
+    let probed = |directive: &str| {
+        let backend = Backend::with(|_| Answer::silence());
+        let server = proxy(directive, &backend);
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        backend.wait_requests(1);
+        let side = sockets(backend.port()).into_iter().find(|socket| {
+            socket.remote_port == backend.port() && socket.state == Socket::ESTABLISHED
+        });
+        let side = side.expect("the connection to the backend");
+        let found = server.workers().into_iter().find_map(|pid| options_of(pid, side.inode));
+        found.expect("a worker holds the connection").keepalive
+    };
+    assert!(probed("proxy_socket_keepalive on;"));
+    assert!(!probed(""));
+}
+
+#[test]
+fn proxy_temp_path_takes_what_does_not_fit() {
+    let mut download = download("proxy_temp_path %%DIR%%/spilled 1;");
+    let spilled = download.server.path("spilled");
+    let sent = steady(Duration::from_millis(300), || download.sent.load(Ordering::SeqCst));
+    assert_eq!(sent, LARGE);
+    assert!(spilled.is_dir(), "nothing was spilled");
+    download.client.stream().shrink_receive_buffer(4 << 20).unwrap();
+    assert_eq!(download.client.read_response().body.len(), LARGE);
 }

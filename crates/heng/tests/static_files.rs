@@ -287,3 +287,43 @@ fn expires_dates_answers() {
     assert_eq!(cache("/never/a.txt"), "no-cache");
     assert_eq!(cache("/epoch/a.txt"), "no-cache");
 }
+
+#[test]
+fn add_header_inherit_merges_or_forgets() {
+    let server = files(
+        "add_header X-A outer;
+         location /merge/ { alias %%DIR%%/html/; add_header X-B own; add_header_inherit merge; }
+         location /off/ { alias %%DIR%%/html/; add_header_inherit off; }",
+    );
+    let seen = |path: &str| {
+        let response = server.get(path).expect(200);
+        (response.header("X-A").is_some(), response.header("X-B").is_some())
+    };
+    assert_eq!(seen("/a.txt"), (true, false));
+    assert_eq!(seen("/merge/a.txt"), (true, true));
+    assert_eq!(seen("/off/a.txt"), (false, false));
+}
+
+#[test]
+fn add_trailer_follows_chunked_bodies() {
+    let backend = testkit::Backend::with(|_| testkit::Answer::text("abc").chunked());
+    let server = Server::start(
+        Config::server(
+            "proxy_http_version 1.1; add_trailer X-Sum $upstream_status always;
+             location / { proxy_pass http://127.0.0.1:%%BACKEND%%; }
+             location /merge { add_trailer X-Own own; add_trailer_inherit merge;
+                               proxy_pass http://127.0.0.1:%%BACKEND%%; }
+             location /own { add_trailer X-Own own; proxy_pass http://127.0.0.1:%%BACKEND%%; }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    let trailers = |path: &str| {
+        let response = server.get(path).expect(200);
+        let names: Vec<String> = response.trailers.into_iter().map(|(name, _)| name).collect();
+        names.join(",")
+    };
+    assert_eq!(trailers("/"), "X-Sum");
+    assert_eq!(trailers("/own"), "X-Own");
+    let merged = trailers("/merge");
+    assert!(merged.contains("X-Sum") && merged.contains("X-Own"), "{merged}");
+}

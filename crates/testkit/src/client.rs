@@ -4,7 +4,7 @@ use crate::message::{ReadError, Reader, Response};
 use crate::sockets::{Socket, sockets};
 use crate::stream::{Peer, Stream};
 use crate::wait::until;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -142,6 +142,25 @@ impl Client {
         self.reader
             .rest()
             .unwrap_or_else(|error| panic!("{peer:?} does not close the connection: {error}"))
+    }
+
+    /// Reads until the server ends the connection; true when it ended with a reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut block = [0; 4096];
+        loop {
+            match self.reader.stream.read(&mut block) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
+    /// The server's side of this connection in the kernel's table; None once it is gone.
+    pub fn other_side(&self) -> Option<Socket> {
+        let (ours, theirs) = self.stream().addresses()?;
+        let mut found = sockets(ours.port()).into_iter();
+        found.find(|socket| (socket.port, socket.remote_port) == (theirs.port(), ours.port()))
     }
 
     /// Fails the test unless the server closes without another byte.

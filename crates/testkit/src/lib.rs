@@ -48,6 +48,6 @@ pub use ports::{Port, has_ipv6};
 pub use process::{Outcome, binary};
 pub use rustix::process::Signal;
 pub use server::{Server, exists, kill, signal};
-pub use sockets::{Socket, sockets, sockets_of};
+pub use sockets::{Socket, SocketOptions, options_of, sockets, sockets_of};
 pub use stream::{Peer, Stream};
 pub use wait::{Gate, patience, steady, until};

@@ -13,6 +13,7 @@ use crate::ports::Port;
 use crate::process::{
     Outcome, alive, binary, children, command_line, finish, listens, spawn, text_of,
 };
+use crate::sockets::{SocketOptions, options_of};
 use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -116,6 +117,14 @@ impl Server {
 
     fn pid_in_file(&self) -> Option<u32> {
         fs::read_to_string(self.pid_file()).ok()?.strip_suffix('\n')?.parse().ok()
+    }
+
+    /// The options that a worker has set on the connection of `client`.
+    #[track_caller]
+    pub fn options_of(&self, client: &Client) -> SocketOptions {
+        let side = client.other_side().expect("the connection is open");
+        let found = self.workers().into_iter().find_map(|pid| options_of(pid, side.inode));
+        found.expect("a worker holds the connection")
     }
 
     /// Where the pid file is.

@@ -1,5 +1,7 @@
 //! The kernel's view of TCP sockets, from the tables in /proc/net: what no client can see.
 
+use rustix::net::sockopt;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -74,6 +76,42 @@ fn row(line: &str, ipv6: bool) -> Option<Socket> {
     })
 }
 
+/// Options of a socket that belongs to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// TCP_NODELAY: small pieces are sent at once.
+    pub nodelay: bool,
+    /// SO_KEEPALIVE: an idle connection is probed.
+    pub keepalive: bool,
+    /// TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: when, how often and how many times; times in
+    /// seconds.
+    pub probes: (u64, u64, u32),
+}
+
+/// Reads the options of a socket of process `pid` through a duplicate of its descriptor; None
+/// when the process has no such socket or this user may not look.
+pub fn options_of(pid: u32, inode: u64) -> Option<SocketOptions> {
+    let link = format!("socket:[{inode}]");
+    let descriptor = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.find_map(|entry| {
+        let entry = entry.ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+        (target.to_string_lossy() == link).then_some(number)
+    })?;
+    let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
+    let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty()).ok()?;
+    Some(SocketOptions {
+        nodelay: sockopt::tcp_nodelay(&socket).ok()?,
+        keepalive: sockopt::socket_keepalive(&socket).ok()?,
+        probes: (
+            sockopt::tcp_keepidle(&socket).ok()?.as_secs(),
+            sockopt::tcp_keepintvl(&socket).ok()?.as_secs(),
+            sockopt::tcp_keepcnt(&socket).ok()?,
+        ),
+    })
+}
+
 /// The inodes of all sockets that a process has open.
 pub fn sockets_of(pid: u32) -> BTreeSet<u64> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeSet::new() };
@@ -104,5 +142,8 @@ mod tests {
         assert_eq!((connected.remote_port, connected.state), (port, Socket::ESTABLISHED));
         let own = sockets_of(std::process::id());
         assert!(own.contains(&listening.inode) && own.contains(&connected.inode));
+        client.set_nodelay(true).unwrap();
+        let options = options_of(std::process::id(), connected.inode).unwrap();
+        assert!(options.nodelay && !options.keepalive, "{options:?}");
     }
 }
