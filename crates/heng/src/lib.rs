@@ -9,6 +9,7 @@
 pub mod children;
 pub mod command_line;
 pub mod compile;
+pub mod demo;
 pub mod directives;
 pub mod engines;
 mod http_engine;

@@ -4,14 +4,14 @@
 
 use std::ffi::{OsStr, OsString};
 
-use heng::{command_line, manual, report, start};
+use heng::{command_line, demo, manual, report, start};
 use system::{identity, process, title};
 
 /// What stands in place of options, by its first word: `heng demo --port 8080`.
 type Subcommand = fn(&[OsString]) -> i32;
 
 /// Our own subcommands; under the name nginx there is none.
-const SUBCOMMANDS: &[(&str, Subcommand)] = &[("manual", manual::run)];
+const SUBCOMMANDS: &[(&str, Subcommand)] = &[("demo", demo::run), ("manual", manual::run)];
 
 fn main() {
     std::process::exit(run());
