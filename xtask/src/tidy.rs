@@ -60,6 +60,11 @@ const EXEMPT: &[Exemption] = &[
         reason: "the pause between two looks at a condition, for every test",
     },
     Exemption {
+        law: Law::Sleep,
+        place: "crates/heng/src/listeners.rs",
+        reason: "the pauses, as nginx makes them, before an address in use is tried again",
+    },
+    Exemption {
         law: Law::Purity,
         place: "crates/config/src/files.rs",
         reason: "the trait through which all files are read, and the disk behind it",

@@ -277,7 +277,8 @@ fn a_body_that_nobody_wants_is_not_the_next_request() {
             "1a\r\nGET /smuggled HTTP/1.0\r\n\r\n\r\n0\r\n\r\n".to_string()
         };
         client.send(format!(
-            "POST /one HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}GET /two HTTP/1.1\r\nHost: a\r\n\r\n"
+            "POST /one HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}\
+             GET /two HTTP/1.1\r\nHost: a\r\n\r\n"
         ));
         assert_eq!(client.read_response().text(), "/one");
         assert_eq!(client.read_response().text(), "/two");

@@ -292,15 +292,19 @@ fn keepalive_disable_knows_browsers() {
 
 #[test]
 fn keepalive_min_timeout_spares_idle_connections_on_reload() {
-    let server =
-        Server::start(Config::server("location / { keepalive_min_timeout 1h; return 200 x; }"));
-    let mut client = server.connect();
-    client.get("/").expect(200);
+    let server = Server::start(Config::server(
+        "location / { keepalive_min_timeout 1h; return 200 x; }
+         location /usual { return 200 x; }",
+    ));
+    let (mut spared, mut usual) = (server.connect(), server.connect());
+    spared.get("/").expect(200);
+    usual.get("/usual").expect(200);
     server.reload();
+    usual.expect_closed();
     // The old worker answers once more, and says that this was the last time.
-    let response = client.get("/").expect(200);
+    let response = spared.get("/").expect(200);
     assert_eq!(response.header("Connection"), Some("close"));
-    client.expect_closed();
+    spared.expect_closed();
 }
 
 /// Sends the head of an upload that is refused, reads the refusal, and leaves the body unsent.

@@ -129,7 +129,8 @@ fn haproxy_checks_and_uses_us_as_a_server() {
     server.write(
         "haproxy.cfg",
         format!(
-            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n\
+            "defaults\n  mode http\n\
+             \x20 timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n\
              frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
              backend b\n  option httpchk GET /health\n  http-request set-header X-From haproxy\n\
              \x20 server own 127.0.0.1:{} check inter 50ms\n",
