@@ -79,7 +79,8 @@ fn a_head_request_tells_of_a_part() {
 #[test]
 fn answers_without_parts_do_not_offer_them() {
     let server = serving(
-        "location /returned { return 200 text; } location /none/ { alias %%DIR%%/html/; max_ranges 0; }",
+        "location /returned { return 200 text; }
+         location /none/ { alias %%DIR%%/html/; max_ranges 0; }",
     );
     assert_eq!(server.get("/large").expect(200).header("Accept-Ranges"), Some("bytes"));
     assert_eq!(server.get("/none/large").expect(200).header("Accept-Ranges"), None);

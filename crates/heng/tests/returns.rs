@@ -97,7 +97,8 @@ fn a_line_break_does_not_get_into_a_redirect() {
 #[test]
 fn status_444_closes_without_a_word() {
     let server = serving(
-        "location / { return 200 ok; } location /close { return 444; } location /say { return 444 said; }",
+        "location / { return 200 ok; } location /close { return 444; }
+         location /say { return 444 said; }",
     );
     let mut client = server.connect();
     assert_eq!(client.get("/").expect(200).text(), "ok");
