@@ -15,7 +15,7 @@ use crate::site::{Name, Site, Sites};
 use crate::temp::TempFolder;
 use config::{Scope, Span};
 use session::log::LogFiles;
-use session::regex::{Case, Regex};
+use session::regex::Case;
 use session::variables::{Template, Variables};
 use std::any::Any;
 use std::collections::HashMap;
@@ -78,12 +78,7 @@ impl Compiler<'_> {
     /// # Errors
     /// What PCRE2 says, or that a group's name is taken.
     pub fn pattern(&mut self, pattern: &str, case: Case) -> Result<Pattern, String> {
-        let regex = Regex::new(pattern, case)?;
-        let mut variables = Vec::new();
-        for (group, name) in regex.names() {
-            variables.push((*group, self.variables.assignable(name)?));
-        }
-        Ok(Pattern { regex, variables })
+        Pattern::compile(pattern, case, &mut self.variables)
     }
 
     /// `root` or `alias` of a level, as a template of an absolute path.

@@ -246,11 +246,6 @@ impl Exchange {
         self.states.retain(|state| state.is::<crate::upstream_log::UpstreamLog>());
     }
 
-    /// Remembers the groups of a successful match for `$1` and friends.
-    pub fn set_captures(&mut self, captures: Captures) {
-        self.captures = captures;
-    }
-
     /// The error log of the place where the request is.
     pub fn log(&self) -> &Log {
         &self.location.error_log
@@ -325,7 +320,11 @@ impl Subject for Exchange {
         self.captures.group(n)
     }
 
-    fn complain(&mut self, message: fmt::Arguments<'_>) {
-        self.log_error(Level::Error, message);
+    fn set_captures(&mut self, captures: Captures) {
+        self.captures = captures;
+    }
+
+    fn complain(&mut self, level: Level, message: fmt::Arguments<'_>) {
+        self.log_error(level, message);
     }
 }

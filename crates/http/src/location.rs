@@ -8,9 +8,8 @@ use crate::error_page::ErrorPage;
 use crate::exchange::Exchange;
 use crate::module::{Content, Filter, Guard, Logger, Stage};
 use crate::settings::Settings;
-use session::log::{Level, Log};
-use session::regex::Regex;
-use session::variables::VariableId;
+use session::log::Log;
+pub use session::pattern::Pattern;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -28,14 +27,6 @@ pub enum Matching {
     Regex(Pattern),
     /// `location @a`
     Named,
-}
-
-/// A regular expression with the variables that its named groups fill.
-pub struct Pattern {
-    /// The compiled pattern.
-    pub regex: Regex,
-    /// Group number and variable of each named group.
-    pub variables: Vec<(u8, VariableId)>,
 }
 
 /// One location and its pipeline.
@@ -287,36 +278,4 @@ fn is_final_prefix(location: &Location) -> bool {
 fn matches(x: &mut Exchange, location: &Location) -> Result<bool, ()> {
     let Matching::Regex(pattern) = &location.matching else { return Ok(false) };
     pattern.matches(x, x.request.uri)
-}
-
-impl Pattern {
-    /// Matches `subject`; a success fills `$1` and the named groups' variables.
-    ///
-    /// # Errors
-    /// The match was given up; the reason is in the error log.
-    pub fn matches(&self, x: &mut Exchange, subject: session::text::Span) -> Result<bool, ()> {
-        match self.regex.captures(&x.arena, subject) {
-            Ok(None) => Ok(false),
-            Ok(Some(captures)) => {
-                for (group, variable) in &self.variables {
-                    x.cells.assign(*variable, captures.group(*group));
-                }
-                if self.regex.groups() > 1 {
-                    x.set_captures(captures);
-                }
-                Ok(true)
-            }
-            Err(reason) => {
-                let text = String::from_utf8_lossy(x.text(subject)).into_owned();
-                let pattern = self.regex.pattern();
-                x.log_error(
-                    Level::Alert,
-                    format_args!(
-                        "pcre2_match() failed: {reason} on \"{text}\" using \"{pattern}\""
-                    ),
-                );
-                Err(())
-            }
-        }
-    }
 }

@@ -4,8 +4,9 @@ use crate::exchange::{Exchange, Persistence};
 use crate::files;
 use crate::headers::Headers;
 use crate::request_body::Stored;
+use session::log::Level;
 use session::text::Span;
-use session::variables::{Builtin, Subject};
+use session::variables::Builtin;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -370,7 +371,7 @@ fn realpath_root(x: &mut X) -> Found {
         Err(error) => {
             let text = Errno::from(&error);
             let shown = path.display().to_string();
-            x.complain(format_args!("realpath() \"{shown}\" failed ({text})"));
+            x.log_error(Level::Error, format_args!("realpath() \"{shown}\" failed ({text})"));
             None
         }
     }

@@ -7,7 +7,12 @@ pub mod budget;
 pub mod clock;
 pub mod contexts;
 pub mod log;
+pub mod map;
+pub mod names;
+pub mod pattern;
 pub mod random;
 pub mod regex;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod variables;

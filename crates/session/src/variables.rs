@@ -7,6 +7,8 @@
 //!
 //! Values are spans of the conversation's arena (`text`): no String is made on the way to a log.
 
+use crate::log::Level;
+use crate::regex::Captures;
 use crate::text::{Arena, Span};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -27,8 +29,10 @@ pub trait Subject: Sized + 'static {
     fn cells(&mut self) -> &mut Cells;
     /// The `n`th group of the last successful regular expression.
     fn capture(&mut self, n: u8) -> Option<Span>;
-    /// Reports a fault of the configuration found while evaluating, such as a cycle.
-    fn complain(&mut self, message: std::fmt::Arguments<'_>);
+    /// Remembers the groups of a successful match.
+    fn set_captures(&mut self, captures: Captures);
+    /// Reports a fault found while evaluating, such as a cycle.
+    fn complain(&mut self, level: Level, message: std::fmt::Arguments<'_>);
 }
 
 /// Computes a value without arguments.
@@ -293,7 +297,9 @@ fn value_from<X: Subject>(x: &mut X, table: &Variables<X>, id: VariableId) -> Op
         Cell::Value(span) => return Some(span),
         Cell::Missing => return None,
         Cell::Computing => {
-            x.complain(format_args!("cycle while evaluating variable \"{}\"", entry.name));
+            let name = &entry.name;
+            let message = format_args!("cycle while evaluating variable \"{name}\"");
+            x.complain(Level::Error, message);
             return None;
         }
         Cell::Empty => {}

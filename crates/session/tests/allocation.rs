@@ -4,6 +4,7 @@ use config::{AnyDirective, Arity, Directive, MAIN, Opens};
 use session::access_log::{self, AccessLogs, Formats, Logged};
 use session::contexts::HTTP;
 use session::log::{self, Level, Log, LogFiles};
+use session::regex::Captures;
 use session::text::{Arena, Span};
 use session::variables::{Builtin, Cells, Subject, Variables};
 use std::fmt;
@@ -49,7 +50,8 @@ impl Subject for Talk {
     fn capture(&mut self, _: u8) -> Option<Span> {
         None
     }
-    fn complain(&mut self, message: fmt::Arguments<'_>) {
+    fn set_captures(&mut self, _: Captures) {}
+    fn complain(&mut self, _: Level, message: fmt::Arguments<'_>) {
         panic!("{message}");
     }
 }

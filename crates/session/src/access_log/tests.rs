@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::contexts::{HTTP, LOCATION, SERVER};
+use crate::regex::Captures;
 use crate::text::Arena;
 use crate::variables::{Builtin, Cells};
 use config::{AnyDirective, Arity, Context, Directive, MAIN, Opens};
@@ -45,7 +46,8 @@ impl Subject for Talk {
     fn capture(&mut self, _: u8) -> Option<Span> {
         None
     }
-    fn complain(&mut self, message: fmt::Arguments<'_>) {
+    fn set_captures(&mut self, _: Captures) {}
+    fn complain(&mut self, _: Level, message: fmt::Arguments<'_>) {
         self.failures.push(message.to_string());
     }
 }
