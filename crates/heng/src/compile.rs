@@ -84,8 +84,8 @@ pub fn compile(
     error_log: &Path,
 ) -> Compilation {
     let registry = modules::registry();
-    let (tree, mut diagnostics) =
-        config::load(files, &places.configuration, &places.prefix, globals, &registry);
+    let main = places.configuration_under_prefix();
+    let (tree, mut diagnostics) = config::load(files, main, &places.prefix, globals, &registry);
     // Compiling a tree with faults would report their consequences as faults of their own, but
     // finds more of them; a fault that both find is reported once.
     let (sink, late) = (Sink::new(), Sink::new());

@@ -67,6 +67,12 @@ impl Places {
         };
         Places { prefix, configuration }
     }
+
+    /// The main configuration file as a path that starts at the prefix. A prefix may be relative
+    /// itself (`-p examples`), and must not be put in front twice.
+    pub fn configuration_under_prefix(&self) -> &Path {
+        self.configuration.strip_prefix(&self.prefix).unwrap_or(&self.configuration)
+    }
 }
 
 /// The current directory with a final slash. When it is gone, paths stay relative and fail
@@ -89,6 +95,10 @@ mod tests {
         ] {
             let places = Places::new(Some(Path::new(prefix)), Some(Path::new(configuration)));
             assert_eq!(places.configuration, Path::new(expected));
+            assert_eq!(
+                places.prefix.join(places.configuration_under_prefix()),
+                Path::new(expected)
+            );
         }
         let places = Places::new(Some(Path::new("/p")), None);
         assert_eq!(places.prefix, Path::new("/p/"));
