@@ -93,6 +93,9 @@ impl Index {
             if x.text(name).starts_with(b"/") {
                 return Verdict::Internal { uri: name, args };
             }
+            if folder.is_none() && http::files::is_astray(x) {
+                return Verdict::Status(500);
+            }
             if folder.is_none() && leaves_alias(x) {
                 return Verdict::Status(404);
             }

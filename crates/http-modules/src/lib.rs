@@ -6,14 +6,18 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod auth_request;
 pub mod headers;
 pub mod index;
 pub mod list;
+pub mod map;
 pub mod media_type;
 pub mod not_modified;
 pub mod output;
 pub mod proxy;
 pub mod range;
-pub mod returns;
+pub mod rewrite;
 pub mod static_files;
+pub mod sub_filter;
+pub mod type_list;
 pub mod upstreams;

@@ -10,7 +10,7 @@ use http::Module;
 /// Every HTTP feature.
 pub static MODULES: &[&Module] = &[
     // Rewriting.
-    &crate::returns::MODULE,
+    &crate::rewrite::MODULE,
     // Limits and access.
     // Contents.
     &crate::upstreams::MODULE,

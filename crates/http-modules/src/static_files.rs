@@ -6,7 +6,7 @@
 
 use config::Scope;
 use http::compile::Compiler;
-use http::location::Matching;
+use http::settings::Alias;
 use http::{Body, Content, Exchange, LocationBuilder, Module, Step, Verdict};
 use net::{Data, FileRange};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -50,6 +50,9 @@ fn answer(x: &mut Exchange) -> Verdict {
     if x.text(x.request.uri).ends_with(b"/") {
         return Verdict::Next;
     }
+    if http::files::is_astray(x) {
+        return Verdict::Status(500);
+    }
     let path = http::files::path(x);
     if leaves_alias(x) {
         return Verdict::Status(404);
@@ -78,10 +81,8 @@ fn answer(x: &mut Exchange) -> Verdict {
 /// `location /i` has an `alias` that ends in a slash. nginx lets such requests pass.
 pub(crate) fn leaves_alias(x: &Exchange) -> bool {
     let location = &x.location;
-    if !location.settings.is_alias || matches!(location.matching, Matching::Regex(_)) {
-        return false;
-    }
-    let rest = x.text(x.request.uri).get(location.name.len()..).unwrap_or(b"");
+    let Some(Alias::Prefix(length)) = location.settings.alias else { return false };
+    let rest = x.text(x.request.uri).get(length..).unwrap_or(b"");
     let climbs = rest == b".." || rest.starts_with(b"../");
     if climbs {
         let (name, shown) = (Bytes(&location.name), Bytes(x.text(x.request.uri)));

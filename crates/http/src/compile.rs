@@ -10,7 +10,7 @@ use crate::http::{Endpoint, Http, Served};
 use crate::listen::Listen;
 use crate::location::{Location, LocationBuilder, Locations, Matching, Pattern};
 use crate::module::Module;
-use crate::settings::{HeadLimits, Settings, Types};
+use crate::settings::{Alias, HeadLimits, Settings, Types};
 use crate::site::{Name, Site, Sites};
 use crate::temp::TempFolder;
 use config::{Scope, Span};
@@ -81,12 +81,12 @@ impl Compiler<'_> {
         Pattern::compile(pattern, case, &mut self.variables)
     }
 
-    /// `root` or `alias` of a level, as a template of an absolute path.
-    pub(crate) fn root(&mut self, scope: &Scope<'_>) -> (Template, bool) {
-        let alias = scope.local(&d::ALIAS);
-        let is_alias = alias.is_some();
-        let mut source = alias.unwrap_or_else(|| scope.get(&d::ROOT));
-        if !is_alias && let Some(config::Part::Text(text)) = source.parts.last_mut() {
+    /// `root` or `alias` of a level, whichever stands nearer, as a template of an absolute path.
+    pub(crate) fn root(&mut self, scope: &Scope<'_>) -> (Template, Option<Alias>) {
+        let (mut source, alias) = nearest_root(scope);
+        if alias.is_none()
+            && let Some(config::Part::Text(text)) = source.parts.last_mut()
+        {
             while text.len() > 1 && text.last() == Some(&b'/') {
                 text.pop();
             }
@@ -109,7 +109,7 @@ impl Compiler<'_> {
                 _ => source.parts.insert(0, config::Part::Text(prefix)),
             }
         }
-        (self.template(&source), is_alias)
+        (self.template(&source), alias)
     }
 
     pub(crate) fn types(&mut self, scope: &Scope<'_>) -> Rc<Types> {
@@ -132,6 +132,12 @@ impl Compiler<'_> {
         types
     }
 
+    /// Compiles the block of an `if` inside the location that `outer` builds: a location of its
+    /// own, which nothing but the rewrites of `outer` chooses.
+    pub fn anonymous_location(&mut self, scope: &Scope<'_>, outer: &Location) -> Location {
+        compile_location(self, scope, outer.name.clone(), Matching::Unnamed)
+    }
+
     /// The folder for temporary files at `path`, shared by all that name it.
     pub fn temp_folder(&mut self, path: TempPath) -> Rc<TempFolder> {
         let full = self.full_path(&path.path);
@@ -142,6 +148,29 @@ impl Compiler<'_> {
         self.temp_folders.push(folder.clone());
         folder
     }
+}
+
+/// The nearest `root` or `alias`. An alias that comes from further out still stands for the name
+/// of the location that holds it.
+fn nearest_root(scope: &Scope<'_>) -> (config::Template, Option<Alias>) {
+    let mut level = Some(scope.clone());
+    while let Some(here) = level {
+        if let Some(alias) = here.local(&d::ALIAS) {
+            let name = here.node().and_then(|node| d::LOCATION_BLOCK.read_node(node).ok());
+            let alias_of = match name {
+                Some(LocationName::Regex(..)) => Alias::Whole,
+                Some(LocationName::Named(name)) => Alias::Prefix(name.len() + 1),
+                Some(name) => Alias::Prefix(shown(&name).len()),
+                None => Alias::Prefix(0),
+            };
+            return (alias, Some(alias_of));
+        }
+        if let Some(root) = here.local(&d::ROOT) {
+            return (root, None);
+        }
+        level = here.parent();
+    }
+    (scope.get(&d::ROOT), None)
 }
 
 fn default_types() -> Rc<Types> {
@@ -326,19 +355,10 @@ pub(crate) fn compile_location(
     name: Box<[u8]>,
     matching: Matching,
 ) -> Location {
-    let location = Location {
-        name,
-        matching,
-        settings: Settings::compile(c, scope),
-        auto_redirect: false,
-        guards: Vec::new(),
-        contents: Vec::new(),
-        filters: Vec::new(),
-        loggers: Vec::new(),
-        error_pages: ErrorPage::compile(c, scope),
-        error_log: session::log::compile(scope, c.logs),
-        inner: Locations::default(),
-    };
+    let settings = Settings::compile(c, scope);
+    let error_pages = ErrorPage::compile(c, scope);
+    let error_log = session::log::compile(scope, c.logs);
+    let location = Location::new(name, matching, settings, error_pages, error_log);
     let mut builder = LocationBuilder { location, has_handler: false };
     for module in c.modules {
         if let Some(attach) = module.location {

@@ -44,6 +44,9 @@ pub struct Request {
     pub plain_uri: bool,
     /// The path or the query is no longer what the client sent.
     pub rewritten: bool,
+    /// The path was changed and the location kept (`rewrite ... break`): the location's name need
+    /// not be the path's beginning any more.
+    pub detached: bool,
     /// The protocol version.
     pub version: Version,
     /// The header fields.
@@ -99,6 +102,8 @@ pub struct Exchange {
     pub error_page_used: bool,
     /// The status that `error_page` demands in place of the content's.
     pub status_override: Option<u16>,
+    /// `try_files` found a file below an alias that stands for the whole URI.
+    pub file_below_alias: bool,
     /// Set by a filter that turns the answer into an error: `error_page` may replace it.
     pub refused: Option<u16>,
     /// Bytes sent to the client: whole and without the head.
@@ -161,6 +166,7 @@ impl Exchange {
             status_override: None,
             refused: None,
             sent: Sent::default(),
+            file_below_alias: false,
             request_id: None,
             captures: Captures::default(),
             cells,
@@ -186,11 +192,11 @@ impl Exchange {
         };
         let (connection, http) = (self.connection.clone(), self.http.clone());
         let body = RequestBody::absent();
+            detached: false,
         let mut child = Exchange::new(connection, http, self.site.clone(), arena, request, body);
         child.depth = self.depth + 1;
         child.internal = true;
         child.client = self.client;
-        child.started_ms = self.started_ms;
         child.request_id = self.request_id;
         child
     }

@@ -73,6 +73,7 @@ fn refused(
         args: Span::EMPTY,
         plain_uri: false,
         rewritten: false,
+        detached: false,
         version: line.map_or(Version::HTTP_10, |line| line.version.max(Version::HTTP_10)),
         headers: Headers::default(),
         host: Span::EMPTY,
@@ -151,6 +152,7 @@ fn begin(
         args: Span::EMPTY,
         plain_uri: false,
         rewritten: false,
+        detached: false,
         version: line.version,
         headers: Headers::from_codec(&fields, 0),
         host: Span::EMPTY,
@@ -271,13 +273,18 @@ pub(crate) enum Answered {
 
 /// Finds the answer: the journey proper.
 pub(crate) async fn answer(x: &mut Exchange) -> Answered {
-    let root = x.site.root.clone();
-    let verdict = guards(x, &root, Stage::Rewrite, Stage::Rewrite).await;
-    let verdict = match verdict {
-        Verdict::Next => locate(x).await,
-        other => other,
-    };
+    let verdict = enter(x).await;
     settle(x, verdict).await
+}
+
+/// From the server's own level to the answer of a location. nginx comes here again at each
+/// internal redirect, so the server's rewrites run again too.
+async fn enter(x: &mut Exchange) -> Verdict {
+    let root = x.site.root.clone();
+    match guards(x, &root, Stage::Rewrite, Stage::Rewrite).await {
+        Verdict::Next | Verdict::Relocate => locate(x).await,
+        other => other,
+    }
 }
 
 /// Follows verdicts until there is a response.
@@ -293,6 +300,7 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
             }
             Verdict::Close => return Answered::Close,
             Verdict::Next => Verdict::Status(404),
+            Verdict::Relocate => relocate(x).await,
             Verdict::Status(code) => {
                 x.status_override = None;
                 if error_page::ends_connection(code) {
@@ -323,8 +331,10 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
                 x.request.args = args;
                 x.request.plain_uri = false;
                 x.request.rewritten = true;
+                x.request.detached = false;
+                x.file_below_alias = false;
                 x.location = x.site.root.clone();
-                locate(x).await
+                enter(x).await
             }
             Verdict::Named(name) => named(x, &name).await,
         };
@@ -365,9 +375,22 @@ async fn named(x: &mut Exchange, name: &str) -> Verdict {
     x.location = location.clone();
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,
-        Verdict::Internal { uri, args } => Verdict::Internal { uri, args },
         other => other,
     }
+}
+
+/// Chooses the location for a rewritten path, unless that happened too often already.
+async fn relocate(x: &mut Exchange) -> Verdict {
+    x.location = x.site.root.clone();
+    x.redirects += 1;
+    if x.redirects > MAX_REDIRECTS {
+        let uri = session::log::Bytes(x.text(x.request.uri));
+        let message =
+            format_args!("rewrite or internal redirection cycle while processing \"{uri}\"");
+        x.log_error(Level::Error, message);
+        return Verdict::Status(500);
+    }
+    locate(x).await
 }
 
 /// Chooses the location for the current URI and goes through it.
@@ -375,7 +398,11 @@ async fn locate(x: &mut Exchange) -> Verdict {
     let root = x.site.root.clone();
     let location = match location::find(x, &root) {
         Found::Location(location) => location,
-        Found::Nothing => root,
+        Found::Nothing => {
+            // The rewrites of the server's own level ran before.
+            x.location = root;
+            return if is_body_acceptable(x) { within(x).await } else { Verdict::Status(413) };
+        }
         Found::Failed => return Verdict::Status(500),
         Found::Redirect(location) => return slash_redirect(x, &location),
     };
@@ -593,13 +620,8 @@ pub async fn subrequest(mut child: Exchange) -> Exchange {
         child.response.status = 500;
         return child;
     }
-    let future: std::pin::Pin<Box<dyn Future<Output = Verdict> + '_>> = Box::pin(async {
-        let root = child.site.root.clone();
-        match guards(&mut child, &root, Stage::Rewrite, Stage::Rewrite).await {
-            Verdict::Next => locate(&mut child).await,
-            other => other,
-        }
-    });
+    let future: std::pin::Pin<Box<dyn Future<Output = Verdict> + '_>> =
+        Box::pin(async { enter(&mut child).await });
     let verdict = future.await;
     if let Answered::Close = settle(&mut child, verdict).await {
         child.response.status = 444;

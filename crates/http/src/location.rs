@@ -10,6 +10,7 @@ use crate::module::{Content, Filter, Guard, Logger, Stage};
 use crate::settings::Settings;
 use session::log::Log;
 pub use session::pattern::Pattern;
+use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -53,6 +54,7 @@ pub struct Location {
     pub error_log: Log,
     /// Nested locations.
     pub inner: Locations,
+    kept: Vec<Box<dyn Any>>,
 }
 
 /// A location while its modules attach to it.
@@ -85,6 +87,11 @@ impl LocationBuilder {
         self.location.filters.push(Box::new(filter));
     }
 
+    /// Keeps `value` for [`Location::kept`].
+    pub fn keep<T: 'static>(&mut self, value: T) {
+        self.location.kept.push(Box::new(value));
+    }
+
     /// Adds a logger.
     pub fn logger(&mut self, logger: impl Logger + 'static) {
         self.location.loggers.push(Box::new(logger));
@@ -101,6 +108,35 @@ impl LocationBuilder {
 }
 
 impl Location {
+    /// A location without a pipeline.
+    pub(crate) fn new(
+        name: Box<[u8]>,
+        matching: Matching,
+        settings: Settings,
+        error_pages: Rc<[ErrorPage]>,
+        error_log: Log,
+    ) -> Location {
+        Location {
+            name,
+            matching,
+            settings,
+            auto_redirect: false,
+            guards: Vec::new(),
+            contents: Vec::new(),
+            filters: Vec::new(),
+            loggers: Vec::new(),
+            error_pages,
+            error_log,
+            inner: Locations::default(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// What a module kept here for itself, by its type.
+    pub fn kept<T: 'static>(&self) -> Option<&T> {
+        self.kept.iter().find_map(|value| value.downcast_ref())
+    }
+
     /// Where the guards of `stage` begin.
     pub(crate) fn first_guard(&self, stage: Stage) -> usize {
         self.guards.partition_point(|guard| guard.stage() < stage)

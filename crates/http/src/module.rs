@@ -31,6 +31,9 @@ pub enum Verdict {
         /// The new query, without `?`.
         args: Span,
     },
+    /// The path was rewritten (`Request::uri`): the location is chosen anew. On the server's own
+    /// level, where none is chosen yet, the same as `Next`.
+    Relocate,
     /// The journey goes on in the named location.
     Named(Rc<str>),
     /// Close the connection without an answer (`return 444`).

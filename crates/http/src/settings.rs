@@ -100,12 +100,21 @@ pub struct Types {
     pub by_extension: std::collections::HashMap<Box<[u8]>, Box<[u8]>>,
 }
 
+/// What an `alias` stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// So many bytes at the start of the URI: the name of the location that holds it.
+    Prefix(usize),
+    /// The whole URI: it stands in a location given by a pattern.
+    Whole,
+}
+
 /// Values for one location.
 pub struct Settings {
     /// Where files are: `root` or `alias`.
     pub root: Template,
-    /// `root` is an `alias`: the location's name is replaced by it.
-    pub is_alias: bool,
+    /// Set when `root` is an `alias`: what it stands for in the URI.
+    pub alias: Option<Alias>,
     /// Media types.
     pub types: Rc<Types>,
     /// The type when none is known.
@@ -170,12 +179,12 @@ pub struct Settings {
 
 impl Settings {
     pub(crate) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Settings {
-        let (root, is_alias) = c.root(scope);
+        let (root, alias) = c.root(scope);
         let (timeout_ms, header_s) = scope.get(&d::KEEPALIVE_TIMEOUT);
         let disable = scope.get(&d::KEEPALIVE_DISABLE);
         Settings {
             root,
-            is_alias,
+            alias,
             types: c.types(scope),
             default_type: scope.get(&d::DEFAULT_TYPE).into_bytes().into(),
             keepalive: Keepalive {

@@ -19,7 +19,7 @@ type Found = Option<Span>;
 /// The table.
 pub static BUILTINS: &[Builtin<Exchange>] = &[
     Builtin::family("arg_", arg, "The query's argument of that name."),
-    Builtin::volatile("args", args, "The query."),
+    Builtin::volatile("args", args, "The query.").settable(set_args),
     Builtin::volatile(
         "binary_remote_addr",
         binary_remote_addr,
@@ -159,6 +159,11 @@ fn arg(x: &mut X, name: &str) -> Found {
 
 fn args(x: &mut X) -> Found {
     Some(x.request.args)
+}
+
+fn set_args(x: &mut X, value: Span) {
+    x.request.args = value;
+    x.request.rewritten = true;
 }
 
 fn binary_remote_addr(x: &mut X) -> Found {

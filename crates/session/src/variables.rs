@@ -39,6 +39,8 @@ pub trait Subject: Sized + 'static {
 pub type Getter<X> = fn(&mut X) -> Option<Span>;
 /// Computes a value of a family such as `$arg_NAME`; the name comes without its prefix.
 pub type FamilyGetter<X> = fn(&mut X, &str) -> Option<Span>;
+/// Takes the value that `set` assigns to a built-in variable such as `$args`.
+pub type Setter<X> = fn(&mut X, Span);
 
 /// Where a variable's value comes from.
 pub enum Source<X> {
@@ -82,6 +84,8 @@ pub struct Builtin<X: 'static> {
     pub caching: Caching,
     /// One sentence for the manual.
     pub text: &'static str,
+    /// What an assignment does; a variable without cannot be assigned, a member of a family can.
+    pub set: Option<Setter<X>>,
 }
 
 /// The two shapes of built-in variables.
@@ -95,12 +99,12 @@ pub enum BuiltinGetter<X: 'static> {
 impl<X> Builtin<X> {
     /// A variable that is computed at each use.
     pub const fn volatile(name: &'static str, get: Getter<X>, text: &'static str) -> Builtin<X> {
-        Builtin { name, get: BuiltinGetter::One(get), caching: Caching::Volatile, text }
+        Builtin { name, get: BuiltinGetter::One(get), caching: Caching::Volatile, text, set: None }
     }
 
     /// A variable that is computed once.
     pub const fn kept(name: &'static str, get: Getter<X>, text: &'static str) -> Builtin<X> {
-        Builtin { name, get: BuiltinGetter::One(get), caching: Caching::Kept, text }
+        Builtin { name, get: BuiltinGetter::One(get), caching: Caching::Kept, text, set: None }
     }
 
     /// A family of variables, each computed at each use.
@@ -109,7 +113,20 @@ impl<X> Builtin<X> {
         get: FamilyGetter<X>,
         text: &'static str,
     ) -> Builtin<X> {
-        Builtin { name, get: BuiltinGetter::Family(get), caching: Caching::Volatile, text }
+        Builtin {
+            name,
+            get: BuiltinGetter::Family(get),
+            caching: Caching::Volatile,
+            text,
+            set: None,
+        }
+    }
+
+    /// Makes the variable assignable: `set` takes the value.
+    #[must_use]
+    pub const fn settable(mut self, set: Setter<X>) -> Builtin<X> {
+        self.set = Some(set);
+        self
     }
 }
 
@@ -118,7 +135,11 @@ struct Entry<X> {
     source: Option<Source<X>>,
     caching: Caching,
     assignable: bool,
+    set: Option<Setter<X>>,
 }
+
+/// A built-in variable: its source, whether it is kept, and what an assignment does.
+type Found<X> = (Source<X>, Caching, Option<Setter<X>>);
 
 /// The table of all variables that a configuration uses.
 pub struct Variables<X: 'static> {
@@ -161,24 +182,26 @@ impl<X: 'static> Variables<X> {
         if let Some(id) = self.ids.get(name.as_str()) {
             return *id;
         }
-        let (source, caching) = match self.builtin(&name) {
-            Some((source, caching)) => (Some(source), caching),
-            None => (None, Caching::Kept),
+        let (source, caching, set) = match self.builtin(&name) {
+            Some((source, caching, set)) => (Some(source), caching, set),
+            None => (None, Caching::Kept, None),
         };
+        // A member of a family may be replaced, as in nginx: `set $arg_page 1;`.
+        let assignable = set.is_some() || matches!(source, Some(Source::Family(..)));
         let id = VariableId(self.entries.len() as u32);
         self.ids.insert(name.as_str().into(), id);
         let name = name.into();
-        self.entries.push(Entry { name, source, caching, assignable: false });
+        self.entries.push(Entry { name, source, caching, assignable, set });
         id
     }
 
-    fn builtin(&self, name: &str) -> Option<(Source<X>, Caching)> {
+    fn builtin(&self, name: &str) -> Option<Found<X>> {
         let rows = || self.builtins.iter().flat_map(|rows| rows.iter());
         for row in rows() {
             if let BuiltinGetter::One(get) = row.get
                 && row.name == name
             {
-                return Some((Source::Plain(get), row.caching));
+                return Some((Source::Plain(get), row.caching, row.set));
             }
         }
         for row in rows() {
@@ -186,7 +209,7 @@ impl<X: 'static> Variables<X> {
                 && let Some(rest) = name.strip_prefix(row.name)
                 && !rest.is_empty()
             {
-                return Some((Source::Family(get, rest.into()), row.caching));
+                return Some((Source::Family(get, rest.into()), row.caching, row.set));
             }
         }
         None
@@ -218,11 +241,24 @@ impl<X: 'static> Variables<X> {
     /// # Errors
     /// nginx's words when the name belongs to a variable that cannot change.
     pub fn assignable(&mut self, name: &str) -> Result<VariableId, String> {
+        self.assignable_or(name, |_| Source::Stored)
+    }
+
+    /// As [`Variables::assignable`]; when nothing else defines `name`, `unset` makes what its
+    /// value comes from until something is assigned.
+    ///
+    /// # Errors
+    /// As [`Variables::assignable`].
+    pub fn assignable_or(
+        &mut self,
+        name: &str,
+        unset: impl FnOnce(VariableId) -> Source<X>,
+    ) -> Result<VariableId, String> {
         let id = self.reference(name);
         let entry = &mut self.entries[id.0 as usize];
         match &entry.source {
             None => {
-                entry.source = Some(Source::Stored);
+                entry.source = Some(unset(id));
                 entry.assignable = true;
                 Ok(id)
             }
@@ -282,6 +318,15 @@ impl Cells {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.fill(Cell::Empty);
+    }
+}
+
+/// Assigns `value` to variable `id`, as `set` does.
+pub fn assign<X: Subject>(x: &mut X, id: VariableId, value: Span) {
+    let set = x.variables().entries.get(id.0 as usize).and_then(|entry| entry.set);
+    match set {
+        Some(set) => set(x, value),
+        None => x.cells().assign(id, Some(value)),
     }
 }
 
@@ -378,14 +423,23 @@ impl Template {
 
     /// The value, as a span of the conversation's arena. Missing variables count as empty.
     pub fn value<X: Subject>(&self, x: &mut X) -> Span {
+        self.value_with(x, |x, n| x.capture(n))
+    }
+
+    /// As [`Template::value`], with `capture` to say what `$1` and its kin stand for.
+    pub fn value_with<X: Subject>(
+        &self,
+        x: &mut X,
+        capture: fn(&mut X, u8) -> Option<Span>,
+    ) -> Span {
         match self.pieces.as_slice() {
             [] => Span::EMPTY,
             [Piece::Text(text)] => x.arena_mut().push(text),
             [Piece::Variable(id)] => value(x, *id).unwrap_or_default(),
-            [Piece::Capture(n)] => x.capture(*n).unwrap_or_default(),
+            [Piece::Capture(n)] => capture(x, *n).unwrap_or_default(),
             pieces => {
                 let table = x.variables();
-                join(x, &table, pieces)
+                join(x, &table, pieces, capture)
             }
         }
     }
@@ -417,12 +471,17 @@ pub enum Segment<'a> {
 }
 
 /// Values are computed first and joined after, since computing one may append to the arena.
-fn join<X: Subject>(x: &mut X, table: &Variables<X>, pieces: &[Piece]) -> Span {
+fn join<X: Subject>(
+    x: &mut X,
+    table: &Variables<X>,
+    pieces: &[Piece],
+    capture: fn(&mut X, u8) -> Option<Span>,
+) -> Span {
     const INLINE: usize = 16;
     if pieces.len() > INLINE {
         let (head, tail) = pieces.split_at(INLINE);
-        let first = join(x, table, head);
-        let rest = join(x, table, tail);
+        let first = join(x, table, head, capture);
+        let rest = join(x, table, tail, capture);
         let mark = x.arena().mark();
         x.arena_mut().copy(first);
         x.arena_mut().copy(rest);
@@ -433,7 +492,7 @@ fn join<X: Subject>(x: &mut X, table: &Variables<X>, pieces: &[Piece]) -> Span {
         *span = match piece {
             Piece::Text(_) => Span::EMPTY,
             Piece::Variable(id) => value_from(x, table, *id).unwrap_or_default(),
-            Piece::Capture(n) => x.capture(*n).unwrap_or_default(),
+            Piece::Capture(n) => capture(x, *n).unwrap_or_default(),
         };
     }
     let arena = x.arena_mut();

@@ -16,7 +16,9 @@ mod settings;
 mod target;
 
 use config::Scope;
+use http::location::Matching;
 use http::{Compiler, Content, Exchange, LocationBuilder, Module, Step};
+use session::contexts::IF_LOCATION;
 use session::text::Span;
 use session::variables::Builtin;
 use settings::Settings;
@@ -78,11 +80,17 @@ fn add_x_forwarded_for(x: &mut Exchange) -> Option<Span> {
 }
 
 fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
-    let Some((url, span)) = scope.local_spanned(&directives::PROXY_PASS) else {
-        // Read everywhere, so that a fault is found even where nothing is passed on.
-        return;
-    };
-    match target::compile(c, &url, &builder.location) {
+    let matching = &builder.location.matching;
+    let mut may_have_path =
+        matches!(matching, Matching::Prefix | Matching::PrefixFinal | Matching::Exact);
+    let mut found = scope.local_spanned(&directives::PROXY_PASS);
+    if found.is_none() && scope.context() == IF_LOCATION {
+        // An `if` without a `proxy_pass` of its own takes that of its location, path and all.
+        may_have_path = true;
+        found = scope.parent().and_then(|outer| outer.local_spanned(&directives::PROXY_PASS));
+    }
+    let Some((url, span)) = found else { return };
+    match target::compile(c, &url, &builder.location, may_have_path) {
         Ok(target) => {
             let settings = Settings::compile(c, scope, target);
             builder.handler(Proxy { settings: Rc::new(settings) });

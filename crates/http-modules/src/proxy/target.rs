@@ -1,7 +1,7 @@
 //! Where `proxy_pass` points: a group of peers and what replaces the location in the URI.
 
 use crate::upstreams::SharedGroups;
-use http::location::{Location, Matching};
+use http::Location;
 use http::{Compiler, Exchange};
 use session::log::Level;
 use session::text::Span;
@@ -69,7 +69,8 @@ fn split(url: &str) -> Result<Url<'_>, String> {
     Ok(Url { host: &rest[..end], path: &rest[end..] })
 }
 
-/// Compiles the URL of a `proxy_pass` that stands in `location`.
+/// Compiles the URL of a `proxy_pass` that stands in `location`. `may_have_path`: the location has a
+/// name that a path can replace.
 ///
 /// # Errors
 /// nginx's words, without the place.
@@ -77,6 +78,7 @@ pub(super) fn compile(
     c: &mut Compiler<'_>,
     source: &config::Template,
     location: &Location,
+    may_have_path: bool,
 ) -> Result<Target, String> {
     let groups = c.state::<SharedGroups>().clone();
     let Some(url) = source.constant() else {
@@ -87,9 +89,7 @@ pub(super) fn compile(
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
     let group = groups.0.borrow_mut().locate(&parsed, PORT, &SystemNames)?;
-    let matching = &location.matching;
-    let by_name = matches!(matching, Matching::Prefix | Matching::PrefixFinal | Matching::Exact);
-    if !url.path.is_empty() && !by_name {
+    if !url.path.is_empty() && !may_have_path {
         let reason = "\"proxy_pass\" cannot have URI part in location given by regular expression, \
                       or inside named location, or inside \"if\" statement, \
                       or inside \"limit_except\" block";
@@ -119,7 +119,9 @@ pub(super) fn compile(
 pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Resolved, u16> {
     match target {
         Target::Fixed(fixed) => {
-            let path = fixed.path.as_ref().map(|path| replaced(x, path, fixed.name.len()));
+            // A path that was rewritten within the location is passed whole.
+            let path = fixed.path.as_ref().filter(|_| !x.request.detached);
+            let path = path.map(|path| replaced(x, path, fixed.name.len()));
             Ok(Resolved {
                 group: fixed.group.clone(),
                 host: x.arena.push(&fixed.host),

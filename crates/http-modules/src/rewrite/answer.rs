@@ -1,8 +1,8 @@
-//! `return`: an answer from the configuration itself (nginx: ngx_http_rewrite_module).
+//! `return`: an answer from the configuration itself.
 
-use config::{AnyDirective, Args, Arity, Directive, Invalid, Scope, read};
+use config::{Args, Arity, Directive, Invalid, read};
 use http::compile::Compiler;
-use http::{Body, Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
+use http::{Body, Exchange, Verdict};
 use net::{Block, Chunk, Data};
 use session::contexts::{IF_LOCATION, IF_SERVER, LOCATION, SERVER};
 use session::log::{Bytes, Level};
@@ -11,17 +11,8 @@ use session::variables::Template;
 
 use crate::media_type;
 
-/// The feature.
-pub static MODULE: Module = Module {
-    directives: DIRECTIVES,
-    location: Some(attach),
-    ..Module::new("http_return", "Answers requests with a status and a text, or redirects them.")
-};
-
-static DIRECTIVES: &[&dyn AnyDirective] = &[&RETURN];
-
 /// `return`, see [`ReturnLine`].
-pub static RETURN: Directive<ReturnLine> =
+pub(super) static RETURN: Directive<ReturnLine> =
     Directive::new("return", &[SERVER, LOCATION, IF_SERVER, IF_LOCATION], read_return)
         .takes(Arity::Between(1, 2))
         .many()
@@ -32,13 +23,13 @@ pub static RETURN: Directive<ReturnLine> =
              any other status TEXT is the body of the answer. An error without TEXT gets its \
              page from `error_page`, else the built-in one. The status 444 closes the \
              connection without an answer. In a `server` it holds for every request, before a \
-             location is looked for. The first `return` of a block counts.",
+             location is looked for.",
         )
         .example("location /old/ { return 301 https://$host/new/; }");
 
 /// What `return` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReturnLine {
+pub(super) struct ReturnLine {
     /// 0 to 999.
     pub status: u16,
     /// The body or the place to go to.
@@ -66,16 +57,8 @@ fn read_return(args: &Args<'_>) -> Result<ReturnLine, Invalid> {
     Ok(ReturnLine { status, text: text.filter(|text| !text.parts.is_empty()) })
 }
 
-fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
-    // All are compiled, so that a name which nobody defines is found in each of them.
-    let lines = scope.all_local(&RETURN);
-    let compiled: Vec<Return> = lines.iter().map(|line| Return::compile(c, line)).collect();
-    if let Some(first) = compiled.into_iter().next() {
-        builder.guard(first);
-    }
-}
-
-struct Return {
+/// A compiled `return`.
+pub(super) struct Return {
     status: u16,
     text: Text,
 }
@@ -88,7 +71,7 @@ enum Text {
 }
 
 impl Return {
-    fn compile(c: &mut Compiler<'_>, line: &ReturnLine) -> Return {
+    pub(super) fn compile(c: &mut Compiler<'_>, line: &ReturnLine) -> Return {
         let text = line.text.as_ref().map(|source| c.template(source));
         let text = match text {
             None => Text::Nothing,
@@ -100,7 +83,8 @@ impl Return {
         Return { status: line.status, text }
     }
 
-    fn verdict(&self, x: &mut Exchange) -> Verdict {
+    /// The answer, or the status that leads to one.
+    pub(super) fn verdict(&self, x: &mut Exchange) -> Verdict {
         if matches!(self.text, Text::Nothing) && self.status >= 400 {
             return if self.status == 444 { Verdict::Close } else { Verdict::Status(self.status) };
         }
@@ -119,14 +103,7 @@ impl Return {
             Text::Constant(text) => x.arena.push(text),
             Text::Template(template) => template.value(x),
         };
-        // A decoded path may hold a line break, and would end the field.
-        if memchr::memchr2(b'\r', b'\n', x.text(place)).is_some() {
-            let shown = Bytes(x.text(place));
-            x.log_error(Level::Error, format_args!("line break in \"Location\": \"{shown}\""));
-            return Verdict::Status(400);
-        }
-        x.response.location = Some(place);
-        Verdict::Status(self.status)
+        send_to(x, place, self.status)
     }
 
     fn answer(&self, x: &mut Exchange) {
@@ -152,14 +129,16 @@ impl Return {
     }
 }
 
-impl Guard for Return {
-    fn stage(&self) -> Stage {
-        Stage::Rewrite
+/// Sends the client to `place` with `status`.
+pub(super) fn send_to(x: &mut Exchange, place: Span, status: u16) -> Verdict {
+    // A decoded path may hold a line break, and would end the field.
+    if memchr::memchr2(b'\r', b'\n', x.text(place)).is_some() {
+        let shown = Bytes(x.text(place));
+        x.log_error(Level::Error, format_args!("line break in \"Location\": \"{shown}\""));
+        return Verdict::Status(400);
     }
-
-    fn check<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
-        Step::Now(self.verdict(x))
-    }
+    x.response.location = Some(place);
+    Verdict::Status(status)
 }
 
 #[cfg(test)]
