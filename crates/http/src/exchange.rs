@@ -164,9 +164,9 @@ impl Exchange {
             internal: false,
             error_page_used: false,
             status_override: None,
+            file_below_alias: false,
             refused: None,
             sent: Sent::default(),
-            file_below_alias: false,
             request_id: None,
             captures: Captures::default(),
             cells,
@@ -188,11 +188,11 @@ impl Exchange {
             args,
             plain_uri: false,
             rewritten: true,
+            detached: false,
             ..self.request
         };
         let (connection, http) = (self.connection.clone(), self.http.clone());
         let body = RequestBody::absent();
-            detached: false,
         let mut child = Exchange::new(connection, http, self.site.clone(), arena, request, body);
         child.depth = self.depth + 1;
         child.internal = true;
