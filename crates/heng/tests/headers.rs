@@ -119,6 +119,13 @@ fn a_line_break_does_not_get_into_a_field() {
 }
 
 #[test]
+fn a_line_break_of_the_configuration_itself_is_kept() {
+    let server = serving("location / { add_header X-Path $uri:\\n; return 204; }");
+    let answer = server.exchange("GET /a HTTP/1.0\r\n\r\n");
+    assert!(answer.contains("\r\nX-Path: /a:\n\r\n"), "{answer:?}");
+}
+
+#[test]
 fn expires_counts_from_now() {
     let server = serving("location / { expires $arg_e; } location /in/ { expires 2h; }");
     let check = |path: &str, ahead: Option<i64>, control: &str| {

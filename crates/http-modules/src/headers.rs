@@ -13,7 +13,7 @@ use http::{Exchange, Field, Filter, LocationBuilder, Module};
 use session::contexts::{HTTP, IF_LOCATION, LOCATION, SERVER};
 use session::log::{Bytes, Level};
 use session::text::Span;
-use session::variables::Template;
+use session::variables::{Segment, Template};
 use wire::http1::Known;
 
 use expires::Lifetime;
@@ -150,10 +150,20 @@ impl Added {
         lines.iter().map(one).collect()
     }
 
-    /// The value now; empty, with a line in the error log, when it would break the head.
+    /// The value now; empty, with a line in the error log, when a variable would break the head.
+    /// A line break that the configuration itself has is meant.
     fn value(&self, x: &mut Exchange) -> Span {
         let value = self.value.value(x);
-        if memchr::memchr2(b'\r', b'\n', x.text(value)).is_none() {
+        if !has_break(x.text(value)) {
+            return value;
+        }
+        let mut from_variable = false;
+        self.value.for_each(x, |x, segment| {
+            if let Segment::Value(Some(part)) = segment {
+                from_variable |= has_break(x.text(part));
+            }
+        });
+        if !from_variable {
             return value;
         }
         let (name, shown) = (Bytes(&self.name), Bytes(x.text(value)));
@@ -169,6 +179,10 @@ impl Added {
         };
         Field { name, value, known: self.known }
     }
+}
+
+fn has_break(text: &[u8]) -> bool {
+    memchr::memchr2(b'\r', b'\n', text).is_some()
 }
 
 /// True for the statuses that get fields without being asked twice.

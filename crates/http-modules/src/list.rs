@@ -9,6 +9,8 @@ use http::Module;
 
 /// Every HTTP feature.
 pub static MODULES: &[&Module] = &[
+    // Variables.
+    &crate::map::MODULE,
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
