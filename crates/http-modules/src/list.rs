@@ -23,6 +23,7 @@ pub static MODULES: &[&Module] = &[
     // what cannot bear a length.
     &crate::not_modified::MODULE,
     &crate::headers::MODULE,
+    &crate::sub_filter::MODULE,
     &crate::range::MODULE,
     &crate::output::MODULE,
     &crate::headers::TRAILERS,
