@@ -3,6 +3,7 @@
 use crate::compile::Compiler;
 use crate::directives::{self as d, ErrorPageArgs};
 use crate::exchange::{Exchange, MAX_REDIRECTS};
+use crate::headers::Field;
 use crate::module::Verdict;
 use crate::settings::Tokens;
 use config::Scope;
@@ -66,7 +67,13 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
         None => Some(code),
         Some(status) => status,
     };
+    // Another page does not spare the client the challenge.
+    let challenges: Vec<Field> = match code {
+        401 => x.response.headers.all(Known::WwwAuthenticate).collect(),
+        _ => Vec::new(),
+    };
     x.response.reset();
+    x.carry(challenges);
     Some(match &page.target {
         Target::Named(name) => Verdict::Named(name.clone()),
         Target::Path(template) => {
@@ -87,6 +94,9 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
                 _ => 302,
             };
             x.response.location = Some(place);
+            for field in std::mem::take(&mut x.carried) {
+                x.response.headers.push(field);
+            }
             built_in(x, code);
             Verdict::Answer
         }

@@ -110,6 +110,8 @@ pub struct Exchange {
     pub sent: Sent,
     /// The random identity of the request (`$request_id`), once asked for.
     pub request_id: Option<Span>,
+    /// The client's method, in a subrequest: `$request_method` is that of the main request.
+    pub(crate) main_method: Option<Span>,
     pub(crate) captures: Captures,
     pub(crate) cells: Cells,
     pub(crate) carried: Vec<crate::headers::Field>,
@@ -168,6 +170,7 @@ impl Exchange {
             refused: None,
             sent: Sent::default(),
             request_id: None,
+            main_method: None,
             captures: Captures::default(),
             cells,
             carried: Vec::new(),
@@ -175,7 +178,8 @@ impl Exchange {
         }
     }
 
-    /// A subrequest of this exchange for `uri`: shares the connection, owns the rest.
+    /// A subrequest of this exchange for `uri`: a GET with the same fields and no body. It shares
+    /// the connection, and owns the rest; see [`Exchange::adopt`] for what comes back.
     pub fn subrequest(&self, uri: &[u8], args: &[u8]) -> Exchange {
         let mut arena = self.arena.duplicate();
         let uri = arena.push(uri);
@@ -198,7 +202,19 @@ impl Exchange {
         child.internal = true;
         child.client = self.client;
         child.request_id = self.request_id;
+        child.cells = self.cells.clone();
+        child.main_method = self.main_method.or(Some(self.request.method_text));
         child
+    }
+
+    /// Takes over text and variables of a subrequest that is over, as nginx shares them between a
+    /// request and its subrequests. The child's spans are valid here from now on, and so are all
+    /// older ones: its text began as a copy of this one. Nothing may have been added here since.
+    pub fn adopt(&mut self, child: &mut Exchange) {
+        debug_assert!(child.arena.len() >= self.arena.len(), "text was added meanwhile");
+        self.arena = std::mem::take(&mut child.arena);
+        self.cells = std::mem::take(&mut child.cells);
+        self.request_id = self.request_id.or(child.request_id);
     }
 
     /// True for the client's own request.

@@ -488,7 +488,7 @@ async fn guards(
         if stage > Stage::Access
             && let Some(code) = denied
         {
-            return Verdict::Status(code);
+            return forbid(x, code);
         }
         if stage == Stage::Access && (allowed || !x.is_main()) {
             continue;
@@ -498,6 +498,7 @@ async fn guards(
             Verdict::Next if stage == Stage::Access && any => {
                 allowed = true;
                 denied = None;
+                x.response.headers.remove(Known::WwwAuthenticate);
             }
             Verdict::Next => {}
             Verdict::Status(code @ (401 | 403)) if stage == Stage::Access && any => {
@@ -508,9 +509,17 @@ async fn guards(
         }
     }
     match denied {
-        Some(code) if !allowed => Verdict::Status(code),
+        Some(code) if !allowed => forbid(x, code),
         _ => Verdict::Next,
     }
+}
+
+/// Every access check has refused, and one of them would have been enough.
+fn forbid(x: &mut Exchange, code: u16) -> Verdict {
+    if code == 403 {
+        x.log_error(Level::Error, format_args!("access forbidden by rule"));
+    }
+    Verdict::Status(code)
 }
 
 /// Sends the answer, logs it, and decides what becomes of the connection.
@@ -616,7 +625,8 @@ fn log(x: &mut Exchange) {
 /// Runs a subrequest to its end; its response, with its body unread, is in the result.
 pub async fn subrequest(mut child: Exchange) -> Exchange {
     if child.depth > crate::exchange::MAX_SUBREQUESTS {
-        child.log_error(Level::Error, format_args!("subrequests cycle"));
+        let uri = session::log::Bytes(child.text(child.request.uri));
+        child.log_error(Level::Error, format_args!("subrequests cycle while processing \"{uri}\""));
         child.response.status = 500;
         return child;
     }

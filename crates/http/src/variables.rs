@@ -453,7 +453,7 @@ fn request_length(x: &mut X) -> Found {
 }
 
 fn request_method(x: &mut X) -> Found {
-    Some(x.request.method_text).filter(|text| !text.is_empty())
+    Some(x.main_method.unwrap_or(x.request.method_text)).filter(|text| !text.is_empty())
 }
 
 fn request_time(x: &mut X) -> Found {
