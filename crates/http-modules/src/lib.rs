@@ -19,5 +19,6 @@ pub mod range;
 pub mod rewrite;
 pub mod static_files;
 pub mod sub_filter;
+pub mod try_files;
 pub mod type_list;
 pub mod upstreams;
