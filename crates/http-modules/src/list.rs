@@ -14,6 +14,8 @@ pub static MODULES: &[&Module] = &[
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
+    // Files that exist.
+    &crate::try_files::MODULE,
     // Contents.
     &crate::upstreams::MODULE,
     &crate::proxy::MODULE,
