@@ -399,3 +399,20 @@ fn msie_padding_makes_error_pages_longer() {
     let (padded, plain) = (length(""), length("msie_padding off;"));
     assert!(padded > 512 && plain < 300, "{padded} and {plain} bytes");
 }
+
+#[test]
+fn tcp_nopush_sends_head_and_file_together() {
+    let server = Server::start(
+        Config::server("tcp_nopush on; sendfile on; root %%DIR%%/html;")
+            .file("html/file", vec![b'x'; 300_000]),
+    );
+    let mut client = server.connect();
+    // Without it, the head alone is in the first segment nearly every time.
+    for _ in 0..50 {
+        client.send("GET /file HTTP/1.1\r\nHost: a\r\n\r\n");
+        let first = client.try_read_some().expect("an answer");
+        assert!(!first.ends_with(b"\r\n\r\n"), "the head came alone");
+        let head = first.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        client.read_exactly(300_000 - (first.len() - head - 4));
+    }
+}

@@ -161,12 +161,6 @@ fn mistakes_of_values_are_told() {
             "server { location / { proxy_pass http://no.such.host.invalid; } }",
             "host not found in upstream \"no.such.host.invalid\" in ",
         ),
-        (
-            "proxy_buffers 2 1k; proxy_busy_buffers_size 8k;
-             server { location / { proxy_pass http://127.0.0.1:1; } }",
-            "\"proxy_busy_buffers_size\" must be less than the size of all \"proxy_buffers\" minus \
-             one buffer in ",
-        ),
         ("log_format a b; log_format a c;", "duplicate \"log_format\" name \"a\" in "),
         ("access_log logs/x none;", "unknown log format \"none\" in "),
     ] {
@@ -248,4 +242,28 @@ fn inner_levels_inherit_and_replace() {
         assert_eq!(response.header("Content-Type"), Some(kind), "{path}");
         assert_eq!((response.header("X-A"), response.header("X-B")), (a, b), "{path}");
     }
+}
+
+#[test]
+fn proxy_busy_buffers_size_must_leave_a_buffer_free() {
+    let http = |size: &str| {
+        format!(
+            "events {{}} http {{ proxy_buffers 4 4k; proxy_buffer_size 4k;
+                 proxy_busy_buffers_size {size};
+                 server {{ location / {{ proxy_pass http://127.0.0.1:1; }} }} }}"
+        )
+    };
+    accepted(&http("12k"));
+    let rule = "\"proxy_busy_buffers_size\" must be ";
+    refused(
+        &http("16k"),
+        &[&format!("{rule}less than the size of all \"proxy_buffers\" minus one buffer in ")],
+    );
+    refused(
+        &http("2k"),
+        &[&format!(
+            "{rule}equal to or greater than the maximum of the value of \"proxy_buffer_size\" \
+             and one of the \"proxy_buffers\" in "
+        )],
+    );
 }
