@@ -92,7 +92,8 @@ pub fn compile(
     let snapshot = compile_tree(&Scope::root(&tree, &registry, &sink), &late, places, error_log);
     diagnostics.extend(sink.take());
     let diagnostics = in_order(&tree, diagnostics);
-    let late = late.take();
+    // What is missing in a text that could not be read says nothing.
+    let late = if refuses(&diagnostics) { Vec::new() } else { late.take() };
     let refused = refuses(&diagnostics) || refuses(&late);
     let snapshot = snapshot.filter(|_| !refused);
     Compilation { tree, diagnostics, late, snapshot }
@@ -242,6 +243,7 @@ mod tests {
         for (text, expected) in [
             ("events {}", &[] as &[&str]),
             ("", &["no \"events\" section in configuration"]),
+            ("foo;", &["unknown directive \"foo\" in /p/x.conf:1"]),
             ("foo; events {}", &["unknown directive \"foo\" in /p/x.conf:1"]),
             ("events {}\nevents {}", &["\"events\" directive is duplicate in /p/x.conf:2"]),
             ("events { use x; }", &["invalid event type \"x\" in /p/x.conf:1"]),

@@ -11,7 +11,7 @@
 //! | USR2 | execute the program anew beside this one |
 //! | WINCH | workers leave gracefully, the master stays (daemon only) |
 
-use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use session::log::{Level, Log, flush_all, no_context};
@@ -23,7 +23,7 @@ use system::signals::{self, Received, Signal, SignalQueue};
 use crate::children::{Children, Death};
 use crate::open::{Generation, Origin};
 use crate::pid_file;
-use crate::readiness::Readiness;
+use crate::readiness::{self, Announcer, Outcome, Readiness};
 use crate::upgrade;
 use crate::worker::{self, retire_signal, say_received};
 
@@ -37,12 +37,35 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How this process came to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Birth {
     /// It left the terminal, or was started by an older program that had.
     pub daemon: bool,
-    /// It took over sockets of an older program, which was its parent then.
-    pub older_program: Option<Pid>,
+    /// It took over the sockets of an older program.
+    pub older_program: Option<OlderProgram>,
+}
+
+/// The program that an upgrade has started this one from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OlderProgram {
+    /// It was our parent when we started.
+    pid: Pid,
+    /// Its pid file, when it is where ours leads to suppose. It removes the file as it leaves.
+    pid_file: Option<PathBuf>,
+}
+
+impl OlderProgram {
+    /// The parent of this process, whose pid file stands beside ours.
+    pub fn parent(own_pid_file: &Path) -> OlderProgram {
+        let pid_file = Some(pid_file::old_name(own_pid_file)).filter(|file| file.exists());
+        OlderProgram { pid: process::parent_pid(), pid_file }
+    }
+
+    fn lives(&self) -> bool {
+        // A process that has removed its pid file is as good as gone.
+        let there = self.pid_file.as_ref().is_none_or(|file| file.exists());
+        there && process::parent_pid() == self.pid
+    }
 }
 
 /// What the master is busy with.
@@ -75,7 +98,7 @@ pub struct Master {
     new_program: Option<Pid>,
     /// Held while workers are being started: the master's end, and the one that each worker
     /// closes when it serves.
-    readiness: Option<(Readiness, OwnedFd)>,
+    readiness: Option<(Readiness, Announcer)>,
 }
 
 /// The signals that a master reads.
@@ -142,6 +165,24 @@ impl Master {
         }
     }
 
+    /// Starts the first workers. False when none of them can run; they have said why.
+    pub fn begin(&mut self) -> bool {
+        let nobody_serves = self.start_workers() == Outcome::Serving(0);
+        if !nobody_serves || self.generation().snapshot.core.workers == 0 {
+            return true;
+        }
+        // They have let go of the pipe, so they are dying if they are not dead.
+        let end = Instant::now() + START_PATIENCE;
+        self.bury();
+        while !self.children.is_empty() && Instant::now() < end {
+            // A failing wait ends in the next look at the clock.
+            let _ = self.queue.wait(Some(FIRST_PAUSE));
+            self.bury();
+        }
+        // One that was killed may do better the next time; one that gave up will not.
+        self.children.next_due().is_some() || !self.children.is_empty()
+    }
+
     /// Ends a start that failed after workers were started. The result is the exit code.
     pub fn give_up(mut self, code: i32) -> i32 {
         self.close_listeners();
@@ -170,7 +211,7 @@ impl Master {
             Signal::WINCH if self.birth.daemon => ", stop accepting connections",
             Signal::HUP => ", reconfiguring",
             Signal::USR1 => ", reopening logs",
-            Signal::USR2 if self.may_upgrade() => ", changing binary",
+            Signal::USR2 if !self.another_program_serves() => ", changing binary",
             Signal::USR2 => ", ignoring",
             _ => "",
         };
@@ -190,10 +231,10 @@ impl Master {
     // -- workers --
 
     /// Starts all workers of the present configuration and waits until they serve.
-    pub fn start_workers(&mut self) {
+    fn start_workers(&mut self) -> Outcome {
         log!(self.log(), Level::Notice, None, &no_context, "start worker processes");
         // Without a pipe nobody can say that he is ready; the workers come all the same.
-        self.readiness = Readiness::new().ok();
+        self.readiness = readiness::pipe().ok();
         for number in 0..self.generation().snapshot.core.workers {
             if let Some(pid) = self.start_worker(number) {
                 self.children.born(pid, self.serial, number, Instant::now());
@@ -201,8 +242,9 @@ impl Master {
         }
         if let Some((readiness, announcer)) = self.readiness.take() {
             drop(announcer);
-            readiness.wait(START_PATIENCE);
+            return readiness.wait(START_PATIENCE);
         }
+        Outcome::Late
     }
 
     /// Forks one worker. The child never returns.
@@ -343,15 +385,21 @@ impl Master {
         self.children.leave_before(u64::MAX);
         self.phase = Phase::Finishing;
         self.close_listeners();
-        // Those that retire are told as well: now they need not be gentle any more.
-        self.send_to(self.living(), Signal::QUIT);
+        self.send_to(self.living(), self.farewell());
+    }
+
+    /// How workers are told to finish. While another program serves the same addresses, clients
+    /// are not to notice: gently. Else nobody is there for them, and even workers that retire
+    /// need not be gentle any more.
+    fn farewell(&self) -> Signal {
+        if self.another_program_serves() { retire_signal() } else { Signal::QUIT }
     }
 
     /// Closes the master's sockets, so that the last worker to close one frees the address.
     fn close_listeners(&mut self) {
         if let Some(generation) = &mut self.generation {
             let listeners = std::mem::take(&mut generation.listeners);
-            if self.new_program.is_none() && !self.older_program_lives() {
+            if !self.another_program_serves() {
                 listeners.remove_files_unlike(&Default::default());
             }
         }
@@ -376,7 +424,7 @@ impl Master {
         }
         self.phase = Phase::Paused;
         let told = self.children.leave_before(u64::MAX);
-        self.send_to(told, Signal::QUIT);
+        self.send_to(told, self.farewell());
     }
 
     // -- reload --
@@ -433,15 +481,15 @@ impl Master {
     // -- upgrade --
 
     fn older_program_lives(&self) -> bool {
-        self.birth.older_program.is_some_and(|pid| pid == process::parent_pid())
+        self.birth.older_program.as_ref().is_some_and(OlderProgram::lives)
     }
 
-    fn may_upgrade(&self) -> bool {
-        self.new_program.is_none() && !self.older_program_lives()
+    fn another_program_serves(&self) -> bool {
+        self.new_program.is_some() || self.older_program_lives()
     }
 
     fn change_program(&mut self) {
-        if !self.may_upgrade() {
+        if self.another_program_serves() {
             log!(
                 self.log(),
                 Level::Crit,

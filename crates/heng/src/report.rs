@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use config::{Diagnostic, Tree};
-use session::log::{Log, mirror_to_stderr, no_context};
+use session::log::{Level, Log, mirror_to_stderr, no_context};
+use session::log_errno;
 use system::identity::identity;
 
 use crate::paths;
@@ -60,6 +61,15 @@ pub fn to_log(log: &Log, tree: &Tree, findings: &[Diagnostic]) {
     for finding in findings {
         let line = finding.first_line(tree);
         log.write(finding.level, None, format_args!("{line}"), &no_context);
+    }
+}
+
+/// Ends the time in which messages also go to the terminal of whoever started the program:
+/// from here on they go to the log alone, and so does what anybody writes to stderr.
+pub fn leave_stderr(log: &Log) {
+    mirror_to_stderr(None);
+    if let Err(error) = log.redirect_stderr() {
+        log_errno!(log, Level::Alert, error.into(), None, &no_context, "dup2(STDERR) failed");
     }
 }
 

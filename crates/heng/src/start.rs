@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use config::DiskFiles;
-use session::log::{Level, Log, mirror_to_stderr, no_context};
+use session::log::{Level, Log, no_context};
 use session::{log, log_errno};
 use system::process;
 use system::signals::{self, Signal, SignalQueue};
@@ -14,11 +14,11 @@ use system::title;
 use crate::command_line::{Options, Request, Test};
 use crate::compile::{Compilation, Snapshot, compile};
 use crate::listeners::{Listeners, Purpose};
-use crate::master::{self, Birth, Master, master_signals};
+use crate::master::{self, Birth, Master, OlderProgram, master_signals};
 use crate::open::{Generation, Origin, open, say_who_we_are};
 use crate::paths::{self, Places};
 use crate::pid_file;
-use crate::report::{Early, say, say_as_program};
+use crate::report::{Early, leave_stderr, say, say_as_program};
 use crate::single::{self, Single};
 use crate::upgrade;
 use crate::version;
@@ -115,7 +115,8 @@ fn send(request: Request, snapshot: &Snapshot, log: &Log) -> i32 {
 
 fn start(origin: Origin, snapshot: Snapshot, early: &Log) -> i32 {
     let inherited = upgrade::inherited();
-    let older_program = inherited.is_some().then(process::parent_pid);
+    let pid_file = &snapshot.core.pid_file;
+    let older_program = inherited.is_some().then(|| OlderProgram::parent(pid_file));
     let present = match &inherited {
         Some(variable) => Listeners::inherit(variable, early),
         None => Listeners::default(),
@@ -168,7 +169,6 @@ struct Running {
 impl Running {
     fn serve(self) -> i32 {
         let Running { origin, generation, queue, birth, log, background } = self;
-        leave_stderr(&log);
         let pid_path = generation.snapshot.core.pid_file.clone();
         if !generation.snapshot.core.master_process {
             let single = match Single::start(origin, generation, queue) {
@@ -186,28 +186,20 @@ impl Running {
         }
         title::set(&master::title(title::arguments()));
         let mut master = Master::new(origin, birth, generation, queue);
-        master.start_workers();
-        if !appear(&pid_path, &log, background) {
+        if !master.begin() || !appear(&pid_path, &log, background) {
             return master.give_up(FAILURE);
         }
         master.run()
     }
 }
 
-/// From here on messages go to the log alone, and so does what anybody writes to stderr.
-fn leave_stderr(log: &Log) {
-    mirror_to_stderr(None);
-    if let Err(error) = log.redirect_stderr() {
-        log_errno!(log, Level::Alert, error.into(), None, &no_context, "dup2(STDERR) failed");
-    }
-}
-
 /// Says to the outside that the program serves: the pid file, and the end of the command that
-/// started it.
+/// started it. From then on messages go to the log alone.
 fn appear(pid_path: &Path, log: &Log, background: Option<process::Readiness>) -> bool {
     if pid_file::create(pid_path, log).is_err() {
         return false;
     }
+    leave_stderr(log);
     if let Some(background) = background {
         background.announce();
     }

@@ -12,7 +12,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use net::Taking;
@@ -28,6 +28,8 @@ use crate::compile::{Core, Snapshot};
 use crate::directives::EnvironmentEntry;
 use crate::engines::{Ending, Service, WorkerSetup};
 use crate::open::Generation;
+use crate::readiness::Announcer;
+use crate::report::leave_stderr;
 
 /// The code of a worker that cannot run at all; it is not started again.
 pub const FATAL: i32 = 2;
@@ -64,15 +66,18 @@ fn signals() -> [Signal; 8] {
     ]
 }
 
-/// The life of a forked worker. `ready` is closed when it serves.
-pub fn run(generation: Generation, number: usize, ready: Option<OwnedFd>) -> ! {
+/// The life of a forked worker, which announces when it serves.
+pub fn run(generation: Generation, number: usize, announcer: Option<Announcer>) -> ! {
     title::set(&format!("{}: worker process", identity().program));
     let log = generation.snapshot.log.clone();
     let code = match begin(&generation, number) {
         Ok(worker) => {
+            leave_stderr(&log);
             // The master's copies of the sockets would keep addresses open after a stop.
             drop(generation);
-            drop(ready);
+            if let Some(announcer) = announcer {
+                announcer.announce();
+            }
             driver::block_on(worker.obey());
             log!(log, Level::Notice, None, &no_context, "exit");
             0

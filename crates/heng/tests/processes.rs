@@ -2,6 +2,9 @@
 //! do to all of them.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use system::process::Pid;
 use system::signals;
@@ -145,14 +148,28 @@ fn workers_get_their_limits_priority_processor_and_directory() {
 }
 
 #[test]
-fn a_worker_that_cannot_run_is_not_started_for_ever() {
-    let mut server = Server::start(serving("working_directory /nowhere/at/all;"));
+fn workers_that_cannot_run_refuse_the_start() {
+    for daemon in ["on", "off"] {
+        let config = serving("working_directory /nowhere/at/all; daemon %%DAEMON%%;");
+        let outcome = Server::run(config.with("DAEMON", daemon)).expect(1);
+        let reason = "chdir(\"/nowhere/at/all\") failed (2: No such file or directory)";
+        assert!(outcome.stderr.contains(reason), "{outcome}");
+        assert!(outcome.stderr.contains("exited with fatal code 2 and cannot be respawned"));
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_run_after_a_reload_is_not_started_for_ever() {
+    let mut server = Server::start(serving(""));
     server.expect_alerts();
-    server.wait_for_log("[alert] ");
-    server.wait_for_log("chdir(\"/nowhere/at/all\") failed (2: No such file or directory)");
+    let text = server.read("nginx.conf");
+    server.write("nginx.conf", format!("working_directory /nowhere/at/all; {text}"));
+    server.signal(Signal::HUP);
     server.wait_for_log("exited with fatal code 2 and cannot be respawned");
-    assert_eq!(server.error_log().matches("start worker process ").count(), 1);
-    assert_eq!(server.stop().code, Some(0));
+    server.write("nginx.conf", text);
+    server.reload();
+    server.get("/").expect(204);
+    assert_eq!(server.error_log().matches("start worker process ").count(), 3);
 }
 
 #[test]
@@ -228,9 +245,11 @@ fn a_killed_worker_is_replaced_and_the_others_keep_their_connections() {
     server.expect_alerts();
     let workers = server.wait_workers(2);
     // Clients of both workers; which is whose shows when one dies.
-    let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
-    for client in &mut clients {
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..80 {
+        let mut client = server.connect();
         client.get("/").expect(204);
+        clients.push(client);
     }
     kill(workers[0]);
     server.wait_for_log(&format!("worker process {} exited on signal 9", workers[0]));
@@ -244,7 +263,7 @@ fn a_killed_worker_is_replaced_and_the_others_keep_their_connections() {
         })
         .count();
     assert!(alive > 0, "the other worker lost its connections");
-    assert!(alive < 40, "no connection was the killed worker's");
+    assert!(alive < 80, "no connection was the killed worker's");
     server.get("/").expect(204);
 }
 
@@ -458,37 +477,59 @@ fn workers_serve_on_when_their_master_is_killed() {
     assert!(until(gone), "{}", server.shown_log());
 }
 
+/// Clients that ask again and again over kept connections while `meanwhile` runs; any that is
+/// refused or cut off fails the test. How many connections they needed, and how many requests.
+fn busy_clients(port: u16, meanwhile: impl FnOnce()) -> (usize, usize) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let ask = move |stop: Arc<AtomicBool>| {
+        let mut client = Client::connect(port);
+        let (mut connections, mut requests) = (1, 0);
+        while !stop.load(Relaxed) {
+            let response = client.get("/").expect(204);
+            requests += 1;
+            if response.header("Connection") == Some("close") {
+                client = Client::connect(port);
+                connections += 1;
+            }
+        }
+        (connections, requests)
+    };
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || ask(stop))
+        })
+        .collect();
+    meanwhile();
+    stop.store(true, Relaxed);
+    let done = clients.into_iter().map(|client| client.join().expect("a client lost nothing"));
+    done.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
 #[test]
 fn reloads_cost_busy_connections_nothing() {
     let server = Server::start(serving("worker_processes 2;"));
-    let port = server.port(0);
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let busy: Vec<_> = (0..8)
-        .map(|_| {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                let mut client = Client::connect(port);
-                let (mut requests, mut connections) = (0, 1);
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let response = client.get("/").expect(204);
-                    requests += 1;
-                    if response.header("Connection") == Some("close") {
-                        client = Client::connect(port);
-                        connections += 1;
-                    }
-                }
-                (requests, connections)
-            })
-        })
-        .collect();
-    for _ in 0..10 {
-        server.reload();
-    }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let done: Vec<(u32, u32)> = busy.into_iter().map(|client| client.join().unwrap()).collect();
-    assert!(done.iter().all(|(requests, _)| *requests > 0));
+    let (connections, requests) = busy_clients(server.port(0), || {
+        for _ in 0..10 {
+            server.reload();
+        }
+    });
     // The reloads were noticed: connections moved to new workers.
-    assert!(done.iter().any(|(_, connections)| *connections > 1), "{done:?}");
+    assert!(connections > 8 && requests > connections, "{connections}, {requests}");
+}
+
+#[test]
+fn an_upgrade_costs_busy_connections_nothing() {
+    let mut server = Server::start(serving("worker_processes 2;"));
+    let (connections, requests) = busy_clients(server.port(0), || {
+        for _ in 0..2 {
+            let old = server.upgrade();
+            send(old, signals::Signal::QUIT);
+            let left = || !server.path("nginx.pid.oldbin").exists();
+            assert!(until(left), "{}", server.shown_log());
+        }
+    });
+    assert!(connections > 8 && requests > connections, "{connections}, {requests}");
 }
 
 #[test]
