@@ -21,4 +21,5 @@ pub mod static_files;
 pub mod sub_filter;
 pub mod try_files;
 pub mod type_list;
+pub mod unread;
 pub mod upstreams;

@@ -14,6 +14,7 @@ pub static MODULES: &[&Module] = &[
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
+    &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,
     // Contents.

@@ -166,23 +166,28 @@ pub(crate) async fn run(connection: Rc<Connection>) {
     drop(site);
     loop {
         if !wait(&connection, &idle).await {
-            return;
+            break;
         }
         match Box::pin(journey::request(&connection)).await {
             After::Keep { timeout_ms, min_ms } => {
                 idle = Idle { since: net::now(), timeout_ms, min_ms };
             }
-            After::Close => return,
+            After::Close => break,
             After::Reset => {
                 // A socket that cannot be told to reset is closed all the same.
                 let _ = connection.stream.reset_on_close();
-                return;
+                break;
             }
             After::Linger { time_ms, timeout_ms } => {
                 Box::pin(linger(&connection, time_ms, timeout_ms)).await;
-                return;
+                break;
             }
         }
+    }
+    if Rc::strong_count(&connection) > 1 {
+        // A subrequest in the background keeps the socket; the client need not wait for it, and
+        // is perhaps gone already.
+        let _ = connection.stream.shutdown_write();
     }
 }
 

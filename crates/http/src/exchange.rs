@@ -96,6 +96,9 @@ pub struct Exchange {
     pub redirects: u8,
     /// 0 for the client's request, more for subrequests.
     pub depth: u8,
+    /// A subrequest that nobody waits for: it goes on when the client is gone, and leaves the
+    /// connection's timer alone.
+    pub background: bool,
     /// True after an internal redirect: locations marked `internal` are open.
     pub internal: bool,
     /// True once `error_page` led somewhere, so that it does not do so again.
@@ -163,6 +166,7 @@ impl Exchange {
             client: None,
             redirects: 0,
             depth: 0,
+            background: false,
             internal: false,
             error_page_used: false,
             status_override: None,

@@ -622,7 +622,8 @@ fn log(x: &mut Exchange) {
     }
 }
 
-/// Runs a subrequest to its end; its response, with its body unread, is in the result.
+/// Runs a subrequest to its end; its response, with its body unread, is in the result. When the
+/// connection is to be closed without an answer, `sent.logged_status` says how that is logged.
 pub async fn subrequest(mut child: Exchange) -> Exchange {
     if child.depth > crate::exchange::MAX_SUBREQUESTS {
         let uri = session::log::Bytes(child.text(child.request.uri));
@@ -634,7 +635,8 @@ pub async fn subrequest(mut child: Exchange) -> Exchange {
         Box::pin(async { enter(&mut child).await });
     let verdict = future.await;
     if let Answered::Close = settle(&mut child, verdict).await {
-        child.response.status = 444;
+        // Without a word; a client that is gone was given its status already.
+        child.response.status = *child.sent.logged_status.get_or_insert(444);
     }
     log(&mut child);
     child

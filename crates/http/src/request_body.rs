@@ -139,9 +139,9 @@ impl RequestBody {
         }
     }
 
-    /// No body.
+    /// No body, and nobody to be invited to send one.
     pub fn absent() -> RequestBody {
-        RequestBody::new(Framing::None)
+        RequestBody { continue_sent: true, ..RequestBody::new(Framing::None) }
     }
 
     /// Its length, when the head named one.
@@ -175,6 +175,18 @@ impl RequestBody {
     /// True when reading it failed: the connection cannot be used again.
     pub fn is_broken(&self) -> bool {
         self.broken
+    }
+
+    /// A body that was taken in whole, for another exchange of the same client request to send.
+    pub fn copy_stored(&self) -> Option<RequestBody> {
+        let stored = Some(self.stored.clone()?);
+        Some(RequestBody {
+            framing: self.framing,
+            received: self.received,
+            ended: true,
+            stored,
+            ..RequestBody::absent()
+        })
     }
 
     /// Gives the body to another exchange of the same client request.
@@ -308,8 +320,9 @@ impl Exchange {
         }
     }
 
-    /// Answers `Expect: 100-continue` before the first byte is waited for (RFC 9110 10.1.1).
-    fn invite(&mut self) {
+    /// Answers `Expect: 100-continue` (RFC 9110 section 10.1.1), once. Whoever wants the body calls
+    /// it even when there is none, as nginx does.
+    pub fn invite(&mut self) {
         if self.body.continue_sent {
             return;
         }
@@ -334,6 +347,7 @@ impl Exchange {
         if self.body.stored.is_some() {
             return Ok(());
         }
+        self.invite();
         let settings = &self.location.settings;
         let only_file = settings.body_in_file_only != InFileOnly::Off;
         let room = settings.body_buffer;

@@ -132,7 +132,7 @@ pub(super) async fn attempt(
         out.push(data.data());
     }
     call.sent = true;
-    let own_timer = call.streamed.then(Timer::new);
+    let own_timer = (call.streamed || x.background).then(Timer::new);
     let mut dialogue = Dialogue {
         context,
         reused: lease.reused(),
@@ -228,7 +228,7 @@ async fn connect(
     attempts: &mut Attempts,
     peer: PeerIndex,
 ) -> Result<Lease, Cause> {
-    let watched = !context.settings.ignore_client_abort && x.is_main();
+    let watched = !context.settings.ignore_client_abort && !x.background;
     let connection = x.connection.clone();
     let outcome = {
         let mut connecting = std::pin::pin!(attempts.connect(peer, &context.settings.connecting));
@@ -280,7 +280,7 @@ struct Dialogue<'a> {
     block: Option<Block>,
     parser: ResponseParser,
     fields: Vec<Field>,
-    /// A timer of our own while the client's is in use for its body.
+    /// A timer of our own while the client's is in use for its body, or not ours to use.
     timer: Option<Timer>,
     armed: Option<Waiting>,
     write_error: Option<io::Error>,
@@ -504,7 +504,7 @@ impl Dialogue<'_> {
             self.context.log(x, Level::Error, message);
             return Poll::Ready(Err(Cause::Timeout));
         }
-        let watched = !settings.ignore_client_abort && !self.streaming && x.is_main();
+        let watched = !settings.ignore_client_abort && !self.streaming && !x.background;
         if watched && connection.stream.poll_hung_up(cx).is_ready() {
             let message = "client prematurely closed connection, so upstream connection is closed \
                            too while sending request to upstream";
