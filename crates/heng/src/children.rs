@@ -43,8 +43,8 @@ pub struct Vacancy {
 pub enum Death {
     /// It was to leave, or no longer belongs to the serving generation.
     Expected,
-    /// Its place is to be filled.
-    Vacant,
+    /// Its place, by this number, is to be filled.
+    Vacant(usize),
     /// It cannot run at all ([`FATAL`]): starting it again would go on for ever.
     Hopeless,
 }
@@ -86,7 +86,7 @@ impl Children {
         let early_deaths = if short { child.early_deaths + 1 } else { 0 };
         let due = now + wait_after(early_deaths);
         self.vacancies.push(Vacancy { number: child.number, due, early_deaths });
-        Some(Death::Vacant)
+        Some(Death::Vacant(child.number))
     }
 
     /// Takes a vacancy whose time has come.
@@ -157,8 +157,8 @@ mod tests {
     fn a_death_is_answered_by_its_kind() {
         let now = Instant::now();
         for (leaving, exit, expected) in [
-            (false, KILLED, Death::Vacant),
-            (false, Exit::Code(0), Death::Vacant),
+            (false, KILLED, Death::Vacant(0)),
+            (false, Exit::Code(0), Death::Vacant(0)),
             (false, Exit::Code(FATAL), Death::Hopeless),
             (true, KILLED, Death::Expected),
             (true, Exit::Code(0), Death::Expected),
@@ -172,7 +172,7 @@ mod tests {
             assert_eq!(children.died(Pid(8), exit, now), None);
             assert_eq!(children.died(Pid(7), exit, now), Some(expected));
             assert!(children.is_empty());
-            assert_eq!(children.due_vacancy(now).is_some(), expected == Death::Vacant);
+            assert_eq!(children.due_vacancy(now).is_some(), expected == Death::Vacant(0));
         }
     }
 

@@ -46,10 +46,20 @@ pub trait Engine {
 
     /// Begins to serve, inside a worker's started driver.
     fn serve(self: Rc<Self>, worker: WorkerSetup) -> Rc<dyn Service>;
+
+    /// Told in the master when a worker of this configuration has died without being asked to
+    /// leave, by its number: what it had counted in shared memory is to be taken back. An engine
+    /// without shared memory has nothing to do.
+    fn worker_died(&self, number: usize) {
+        let _ = number;
+    }
 }
 
 /// What a worker gives to an engine.
 pub struct WorkerSetup {
+    /// The worker's place among those of its configuration, from 0. One that replaces a dead
+    /// worker has the number of that one.
+    pub number: usize,
     /// For each socket of [`Engine::listeners`], in that order, the listeners to accept from.
     pub listeners: Vec<Vec<Listener>>,
     /// `worker_connections`: connections with clients and with upstream servers, together.

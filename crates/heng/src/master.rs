@@ -295,15 +295,23 @@ impl Master {
             self.say_exit(name, pid, exit);
             if self.new_program == Some(pid) {
                 self.new_program_died();
-            } else if self.children.died(pid, exit, now) == Some(Death::Hopeless) {
-                log!(
+                continue;
+            }
+            match self.children.died(pid, exit, now) {
+                Some(Death::Vacant(number)) => {
+                    for engine in &self.generation().snapshot.engines {
+                        engine.worker_died(number);
+                    }
+                }
+                Some(Death::Hopeless) => log!(
                     self.log(),
                     Level::Alert,
                     None,
                     &no_context,
                     "{name} {pid} exited with fatal code {} and cannot be respawned",
                     worker::FATAL
-                );
+                ),
+                Some(Death::Expected) | None => {}
             }
         }
     }

@@ -317,7 +317,7 @@ pub fn serve(
     let mut services = Vec::new();
     for engine in &generation.snapshot.engines {
         let own = listeners.by_ref().take(engine.listeners().len()).collect();
-        let setup = WorkerSetup { listeners: own, connections };
+        let setup = WorkerSetup { number, listeners: own, connections };
         services.push(engine.clone().serve(setup));
     }
     Ok(services)

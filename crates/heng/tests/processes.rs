@@ -426,7 +426,8 @@ fn env_decides_what_the_environment_keeps() {
     let config = serving(main).called("nginx");
     let config = config.environment("KEPT", "1").environment("LOST", "1").environment("TZ", "UTC");
     let server = Server::start(config);
-    server.write("tell", "#!/bin/sh\nexport -p > \"${2}environment.new\"\nmv \"${2}environment.new\" \"${2}environment\"\n");
+    let script = "#!/bin/sh\nexport -p > \"${2}draft\" && mv \"${2}draft\" \"${2}environment\"\n";
+    server.write("tell", script);
     replace_program(&server, "tell");
     server.signal(Signal::USR2);
     assert!(until(|| server.path("environment").exists()), "{}", server.shown_log());
