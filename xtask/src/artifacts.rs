@@ -10,6 +10,8 @@ pub(crate) struct Artifact {
     pub(crate) name: String,
     /// The kind of target: `lib`, `bin`, `test`.
     pub(crate) kind: String,
+    /// True for the harness with the target's tests, false for the program itself.
+    pub(crate) tests: bool,
     /// The directory of its package, where its tests run.
     pub(crate) package: PathBuf,
     /// The file to execute.
@@ -24,15 +26,8 @@ pub(crate) fn tests(packages: &[&str]) -> Result<Vec<Artifact>, String> {
         [] => build.arg("--workspace"),
         _ => build.args(packages.iter().flat_map(|package| ["--package", package])),
     };
-    let built = built_by(&mut build)?;
-    // A program that the tests need is built along with them.
-    Ok(built.into_iter().filter(|artifact| artifact.executable.parent() != Some(&bin())).collect())
-}
-
-/// The directory of built programs, beside which cargo puts tests in `deps`.
-fn bin() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| crate::workspace::root().join("target")).join("debug")
+    // Programs and examples, which the tests may need, are built along with them.
+    Ok(built_by(&mut build)?.into_iter().filter(|artifact| artifact.tests).collect())
 }
 
 /// Runs a cargo command with `--message-format=json` and collects the executables it names.
@@ -61,10 +56,12 @@ fn artifact(line: &str) -> Option<Artifact> {
     }
     let target = &line[line.find("\"target\":{")?..];
     let kind = &target[target.find("\"kind\":[")?..];
+    let profile = &line[line.find("\"profile\":{")?..];
     let manifest = PathBuf::from(string_field(line, "manifest_path")?);
     Some(Artifact {
         name: string_field(target, "name")?,
         kind: kind.split('"').nth(3)?.to_string(),
+        tests: profile[..profile.find('}')?].contains("\"test\":true"),
         package: manifest.parent()?.to_path_buf(),
         executable: string_field(line, "executable")?.into(),
     })
@@ -102,12 +99,14 @@ mod tests {
         let line = concat!(
             r#"{"reason":"compiler-artifact","package_id":"path+file:///w/crates/a#0.1.0","#,
             r#""manifest_path":"/w/crates/a/Cargo.toml","target":{"kind":["test"],"#,
-            r#""crate_types":["bin"],"name":"some \"name\"","src_path":"/w/t.rs"},"#,
+            r#""crate_types":["bin"],"name":"some \"name\"","src_path":"/w/t.rs","test":true},"#,
+            r#""profile":{"opt_level":"0","test":true},"features":[],"#,
             r#""executable":"/w/target/debug/deps/t-1","fresh":true}"#
         );
         let expected = Artifact {
             name: "some \"name\"".to_string(),
             kind: "test".to_string(),
+            tests: true,
             package: "/w/crates/a".into(),
             executable: "/w/target/debug/deps/t-1".into(),
         };

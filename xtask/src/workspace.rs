@@ -30,7 +30,7 @@ pub(crate) fn build_heng() -> Result<PathBuf, String> {
     let mut build = cargo();
     build.args(["build", "--quiet", "--package", "heng", "--message-format=json"]);
     let built = crate::artifacts::built_by(&mut build)?;
-    let program = built.into_iter().find(|artifact| artifact.name == "heng");
+    let program = built.into_iter().find(|artifact| artifact.name == "heng" && !artifact.tests);
     program.map(|artifact| artifact.executable).ok_or_else(|| "cargo built no heng".to_string())
 }
 

@@ -52,6 +52,11 @@ impl Outcome {
         Outcome { code: status.code(), signal: status.signal(), stdout, stderr }
     }
 
+    /// True when the exit code is 0.
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+
     /// This outcome when the exit code is `code`; otherwise fails the test and shows it.
     #[track_caller]
     pub fn expect(self, code: i32) -> Outcome {
