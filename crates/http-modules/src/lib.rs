@@ -12,6 +12,7 @@ pub mod index;
 pub mod list;
 pub mod map;
 pub mod media_type;
+pub mod mirror;
 pub mod not_modified;
 pub mod output;
 pub mod proxy;

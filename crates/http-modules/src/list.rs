@@ -17,6 +17,8 @@ pub static MODULES: &[&Module] = &[
     &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,
+    // Copies.
+    &crate::mirror::MODULE,
     // Contents.
     &crate::upstreams::MODULE,
     &crate::proxy::MODULE,
