@@ -2,7 +2,7 @@
 //! named groups of the pattern stand for.
 
 use crate::log::{Bytes, Level};
-use crate::regex::{Case, Regex};
+use crate::regex::{Captures, Case, Regex};
 use crate::text::Span;
 use crate::variables::{Subject, VariableId, Variables};
 
@@ -32,7 +32,8 @@ impl Pattern {
         Ok(Pattern { regex, variables })
     }
 
-    /// Matches `subject`; a success fills `$1` and the named groups' variables.
+    /// Matches `subject`; a success fills `$1` and the named groups' variables. A group that took
+    /// no part in the match is empty, and so is `$1` after a pattern without groups.
     ///
     /// # Errors
     /// The match was given up; the reason is in the error log.
@@ -41,11 +42,13 @@ impl Pattern {
             Ok(None) => Ok(false),
             Ok(Some(captures)) => {
                 for (group, variable) in &self.variables {
-                    x.cells().assign(*variable, captures.group(*group));
+                    let value = captures.group(*group).unwrap_or_default();
+                    x.cells().assign(*variable, Some(value));
                 }
-                if self.regex.groups() > 1 {
-                    x.set_captures(captures);
-                }
+                x.set_captures(match self.regex.groups() {
+                    0 | 1 => Captures::default(),
+                    _ => captures,
+                });
                 Ok(true)
             }
             Err(reason) => {

@@ -216,7 +216,7 @@ pub(super) fn matches(
     run: &Run,
 ) -> Result<bool, ()> {
     let found = pattern.matches(x, subject)?;
-    if !found || pattern.regex.groups() == 1 {
+    if !found {
         x.set_captures(Captures::default());
     }
     if run.is_logged {
