@@ -17,7 +17,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context as Task, Poll};
 use system::errno::Errno;
-use upstream::{Attempts, ConnectError, ConnectFailure, Lease, PeerIndex};
+use upstream::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, PeerIndex};
 use wire::http1::{
     Field, Known, ParsedResponse, ResponseFraming, ResponseParser, StatusLine, Version,
     response_framing, token,
@@ -116,11 +116,12 @@ pub(super) async fn attempt(
     head: Head,
 ) -> Result<Answer, Cause> {
     let settings = context.settings;
-    let owner = settings.connecting.owner;
+    let connecting = settings.connecting(x);
+    let owner = connecting.owner;
     let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
     let lease = match kept {
         Some(lease) => lease,
-        None => connect(context, x, attempts, peer).await?,
+        None => connect(context, &connecting, x, attempts, peer).await?,
     };
     let elapsed = net::now().saturating_sub(context.started);
     if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
@@ -224,6 +225,7 @@ fn return_fields(fields: Vec<Field>) {
 /// Makes a new connection, unless the client leaves meanwhile.
 async fn connect(
     context: &Context<'_>,
+    how: &Connecting,
     x: &mut Exchange,
     attempts: &mut Attempts,
     peer: PeerIndex,
@@ -231,7 +233,7 @@ async fn connect(
     let watched = !context.settings.ignore_client_abort && !x.background;
     let connection = x.connection.clone();
     let outcome = {
-        let mut connecting = std::pin::pin!(attempts.connect(peer, &context.settings.connecting));
+        let mut connecting = std::pin::pin!(attempts.connect(peer, how));
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));

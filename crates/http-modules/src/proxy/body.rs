@@ -46,6 +46,35 @@ pub(super) struct UpstreamBody {
     read_timeout_ms: u64,
     started: u64,
     url: Span,
+    pace: Option<Pace>,
+}
+
+/// `proxy_limit_rate`: so many bytes in each second begun.
+struct Pace {
+    rate: u64,
+    since: u64,
+    read: u64,
+    timer: Timer,
+}
+
+impl Pace {
+    /// Ready when more may be read.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let allowed = self.rate * ((net::now() - self.since) / 1000 + 1);
+        if self.read < allowed {
+            self.timer.clear();
+            return Poll::Ready(());
+        }
+        if self.timer.deadline().is_none() {
+            let wait_ms = (self.read - allowed) * 1000 / self.rate + 1;
+            self.timer.set(net::now() + wait_ms);
+        }
+        let expired = self.timer.poll_expired(cx);
+        if expired.is_ready() {
+            self.timer.clear();
+        }
+        expired
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +129,15 @@ impl UpstreamBody {
             read_timeout_ms,
             started,
             url,
+            pace: None,
         }
+    }
+
+    /// The same body, read at so many bytes per second at most.
+    pub(super) fn limited_to(mut self, rate: Option<u64>) -> UpstreamBody {
+        let read = self.raw.as_ref().map_or(0, |raw| raw.len()) as u64;
+        self.pace = rate.map(|rate| Pace { rate, since: net::now(), read, timer: Timer::new() });
+        self
     }
 
     fn log(&self, x: &mut Exchange, level: Level, message: fmt::Arguments<'_>) {
@@ -128,11 +165,19 @@ impl UpstreamBody {
                 self.finish(x);
                 continue;
             }
+            if let Some(pace) = &mut self.pace
+                && pace.poll(cx).is_pending()
+            {
+                return Step::Waiting;
+            }
             let Some(lease) = &self.lease else { return Step::Over };
             match lease.stream().poll_lend(cx, self.buffers.step) {
                 Poll::Ready(Ok(block)) if !block.is_empty() => {
                     self.armed = false;
                     self.count_received(x, block.len());
+                    if let Some(pace) = &mut self.pace {
+                        pace.read += block.len() as u64;
+                    }
                     self.raw = Some(block.freeze());
                 }
                 Poll::Ready(Ok(_)) => self.closed(x),

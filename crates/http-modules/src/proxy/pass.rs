@@ -73,6 +73,7 @@ async fn prepare_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared,
         return Ok(Prepared { framing, data: Some(text), streamed: false });
     }
     if !x.body.exists() {
+        x.invite();
         return Ok(nothing);
     }
     if !settings.pass_body {

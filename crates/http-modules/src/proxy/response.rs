@@ -69,7 +69,9 @@ pub(super) fn respond(
             let mut buffers = settings.buffers.clone();
             buffers.on = buffering;
             let read_ms = settings.read_timeout_ms;
-            let body = UpstreamBody::new(answer, attempts, buffers, read_ms, started, url);
+            let rate = if buffering { settings.rate(x) } else { None };
+            let body = UpstreamBody::new(answer, attempts, buffers, read_ms, started, url)
+                .limited_to(rate);
             x.response.body = Body::Stream(Box::new(body));
         }
     }

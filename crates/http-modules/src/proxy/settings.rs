@@ -5,9 +5,10 @@ use super::redirect::Redirects;
 use super::request::Plan;
 use super::target::Target;
 use config::Scope;
-use http::Compiler;
 use http::temp::TempFolder;
+use http::{Compiler, Exchange};
 use session::variables::Template;
+use std::borrow::Cow;
 use std::rc::Rc;
 use system::socket::Keepalive;
 use upstream::Connecting;
@@ -21,6 +22,9 @@ pub(super) struct Settings {
     pub(super) pass_body: bool,
     pub(super) request_buffering: bool,
     pub(super) connecting: Connecting,
+    /// `proxy_bind` with variables: the address is known per request.
+    pub(super) bind: Option<Template>,
+    pub(super) rate: Template,
     pub(super) send_timeout_ms: u64,
     pub(super) read_timeout_ms: u64,
     pub(super) next: u32,
@@ -109,6 +113,16 @@ impl Settings {
             connecting.options.keepalive =
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
+        let bind = scope.find(&d::PROXY_BIND).flatten().and_then(|bind| {
+            connecting.options.transparent = bind.transparent;
+            if let Some(text) = bind.address.constant() {
+                connecting.options.local = d::local_address(&String::from_utf8_lossy(&text));
+                return None;
+            }
+            Some(c.template(&bind.address))
+        });
+        let rate = scope.get(&d::PROXY_LIMIT_RATE);
+        let rate = c.template(&rate);
         let method = scope.find(&d::PROXY_METHOD).map(|source| c.template(&source));
         let body = scope.find(&d::PROXY_SET_BODY).map(|source| c.template(&source));
         let next = scope.get(&d::PROXY_NEXT_UPSTREAM);
@@ -120,6 +134,8 @@ impl Settings {
             pass_body: scope.get(&d::PROXY_PASS_REQUEST_BODY),
             request_buffering: scope.get(&d::PROXY_REQUEST_BUFFERING),
             connecting,
+            bind,
+            rate,
             send_timeout_ms: scope.get(&d::PROXY_SEND_TIMEOUT),
             read_timeout_ms: scope.get(&d::PROXY_READ_TIMEOUT),
             next: if next & next::OFF != 0 { 0 } else { next },
@@ -136,10 +152,41 @@ impl Settings {
         }
     }
 
+    /// How to connect for this request.
+    pub(super) fn connecting(&self, x: &mut Exchange) -> Cow<'_, Connecting> {
+        let Some(bind) = &self.bind else { return Cow::Borrowed(&self.connecting) };
+        let value = bind.value(x);
+        let text = String::from_utf8_lossy(x.text(value));
+        let mut connecting = self.connecting.clone();
+        connecting.options.local = d::local_address(&text);
+        // A kept connection comes from where it was made: another address, another owner.
+        connecting.owner ^= fnv(text.as_bytes()) << 16;
+        Cow::Owned(connecting)
+    }
+
+    /// Bytes per second to read of an answer; `None`: as many as come.
+    pub(super) fn rate(&self, x: &mut Exchange) -> Option<u64> {
+        let rate = match self.rate.as_constant() {
+            Some(text) => config::read::parse_size(text),
+            None => {
+                let value = self.rate.value(x);
+                config::read::parse_size(x.text(value))
+            }
+        };
+        rate.filter(|rate| *rate > 0)
+    }
+
     /// True when the backend is spoken to in HTTP/1.1.
     pub(super) fn is_http11(&self) -> bool {
         self.plan.version == HttpVersion::Http11
     }
+}
+
+/// Tells texts apart, nothing more (FNV-1a).
+fn fnv(text: &[u8]) -> usize {
+    text.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    }) as usize
 }
 
 impl Buffers {

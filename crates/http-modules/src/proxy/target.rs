@@ -151,7 +151,7 @@ fn variable(
     let url = split(text).map_err(|reason| (format!("{reason} in \"{text}\""), 500))?;
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| (format!("{reason} in upstream \"{}\"", url.host), 500))?;
-    let known = groups.0.borrow().named(&parsed.text).is_some_and(|_| parsed.port.is_none());
+    let known = groups.0.borrow().known(&parsed, PORT).is_some();
     if let (Host::Name(name), false) = (&parsed.host, known) {
         return Err((format!("no resolver defined to resolve {name}"), 502));
     }
