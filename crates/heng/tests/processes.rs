@@ -563,16 +563,26 @@ fn idle_connections_spread_over_workers() {
             .filter(|target| target.to_string_lossy().starts_with("socket:"))
             .count()
     };
-    let before: usize = workers.iter().map(|pid| sockets(*pid)).sum();
-    let listening = before / 4;
-    let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..400 {
-        let mut client = server.connect();
-        client.get("/").expect(204);
-        clients.push(client);
-    }
-    let all = || workers.iter().map(|pid| sockets(*pid)).sum::<usize>() == before + 400;
-    assert!(until(all), "not all connections were taken");
-    let shares: Vec<usize> = workers.iter().map(|pid| sockets(*pid) - listening).collect();
-    assert!(shares.iter().all(|share| (60..=140).contains(share)), "{shares:?}");
+    let shares_of = |count: usize| -> Vec<usize> {
+        let before: Vec<usize> = workers.iter().map(|pid| sockets(*pid)).collect();
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..count {
+            let mut client = server.connect();
+            client.get("/").expect(204);
+            clients.push(client);
+        }
+        workers.iter().zip(before).map(|(pid, before)| sockets(*pid) - before).collect()
+    };
+    // On a busy machine the scheduler may keep workers from their turn; without turns one worker
+    // takes nearly all, every time.
+    let mut seen = Vec::new();
+    let even = (0..4).any(|_| {
+        let shares = shares_of(400);
+        let even = shares.iter().all(|share| (60..=140).contains(share));
+        let none_left = || workers.iter().map(|pid| sockets(*pid)).sum::<usize>() == 4;
+        seen.push(shares);
+        assert!(even || until(none_left), "connections stay open");
+        even
+    });
+    assert!(even, "{seen:?}");
 }
