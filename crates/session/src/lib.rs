@@ -9,6 +9,7 @@ pub mod contexts;
 pub mod log;
 pub mod map;
 pub mod names;
+pub mod network;
 pub mod pattern;
 pub mod random;
 pub mod regex;
