@@ -396,15 +396,11 @@ async fn relocate(x: &mut Exchange) -> Verdict {
 /// Chooses the location for the current URI and goes through it.
 async fn locate(x: &mut Exchange) -> Verdict {
     let root = x.site.root.clone();
-    let location = match location::find(x, &root) {
-        Found::Location(location) => location,
-        Found::Nothing => {
-            // The rewrites of the server's own level ran before.
-            x.location = root;
-            return if is_body_acceptable(x) { within(x).await } else { Verdict::Status(413) };
-        }
+    let (location, is_redirect) = match location::find(x, &root) {
+        Found::Location(location) => (location, false),
+        Found::Redirect(location) => (location, true),
+        Found::Nothing => (root.clone(), false),
         Found::Failed => return Verdict::Status(500),
-        Found::Redirect(location) => return slash_redirect(x, &location),
     };
     x.location = location.clone();
     if location.settings.internal && !x.internal {
@@ -412,6 +408,13 @@ async fn locate(x: &mut Exchange) -> Verdict {
     }
     if !is_body_acceptable(x) {
         return Verdict::Status(413);
+    }
+    if is_redirect {
+        return slash_redirect(x, &location);
+    }
+    if Rc::ptr_eq(&location, &root) {
+        // The rewrites of the server's own level ran before.
+        return within(x).await;
     }
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,

@@ -69,8 +69,8 @@ fn split(url: &str) -> Result<Url<'_>, String> {
     Ok(Url { host: &rest[..end], path: &rest[end..] })
 }
 
-/// Compiles the URL of a `proxy_pass` that stands in `location`. `may_have_path`: the location has a
-/// name that a path can replace.
+/// Compiles the URL of a `proxy_pass` that stands in `location`. `may_have_path`: the location
+/// has a name that a path can replace.
 ///
 /// # Errors
 /// nginx's words, without the place.
