@@ -17,6 +17,7 @@ use config::{Scope, Span};
 use session::log::LogFiles;
 use session::regex::Case;
 use session::variables::{Template, Variables};
+use session::zones::Zones;
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub struct Surroundings<'c> {
     pub prefix: &'c Path,
     /// Log files, opened once however often they are named.
     pub logs: &'c LogFiles,
+    /// Named zones of shared memory.
+    pub zones: &'c Zones,
 }
 
 /// The state of compiling one `http` block; modules keep theirs in it too.
@@ -41,6 +44,8 @@ pub struct Compiler<'c> {
     pub prefix: &'c Path,
     /// Log files.
     pub logs: &'c LogFiles,
+    /// Named zones of shared memory, mapped when the configuration is put to use.
+    pub zones: &'c Zones,
     /// The table of variables, growing as templates name them.
     pub variables: Variables<Exchange>,
     states: Vec<Box<dyn Any>>,
@@ -193,6 +198,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         modules: surroundings.modules,
         prefix: surroundings.prefix,
         logs: surroundings.logs,
+        zones: surroundings.zones,
         variables: Variables::new(&builtins),
         states: Vec::new(),
         types: HashMap::new(),
@@ -242,7 +248,12 @@ fn read_moot(scope: &Scope<'_>) {
 fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, table: &mut Addresses) -> Rc<Site> {
     let listens = match scope.nodes(&d::LISTEN) {
         listens if listens.is_empty() => vec![(default_listen(), scope.span())],
-        listens => listens,
+        listens => {
+            let ports = |(listen, span): (Listen, Span)| {
+                listen.each().into_iter().map(move |one| (one, span))
+            };
+            listens.into_iter().flat_map(ports).collect()
+        }
     };
     let names = server_names(c, scope);
     let first = names.first().map_or(Box::default(), |(text, _, _)| shown_name(text));
@@ -269,6 +280,7 @@ fn default_listen() -> Listen {
     let port = if system::process::is_superuser() { 80 } else { 8000 };
     Listen {
         address: Address::any_v4(port),
+        last_port: port,
         text: format!("*:{port}"),
         options: ListenOptions::default(),
         has_options: false,

@@ -64,7 +64,7 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[SERVER], read_
         "listen ADDRESS[:PORT] [default_server] [backlog=N] [rcvbuf=SIZE] \
          [sndbuf=SIZE] [deferred] [bind] [ipv6only=on|off] [reuseport] [fastopen=N] \
          [so_keepalive=on|off|[IDLE]:[INTERVAL]:[COUNT]];\n\
-         listen PORT [...];\nlisten unix:PATH [...];",
+         listen PORT[-PORT] [...];\nlisten unix:PATH [...];",
     )
     .text(
         "An address that the server answers at. Options of the socket are given once per address.",

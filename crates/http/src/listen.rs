@@ -8,6 +8,8 @@ use system::socket::{Address, Keepalive, ListenOptions};
 pub struct Listen {
     /// Where to listen.
     pub address: Address,
+    /// The last port of a range that begins with the address's.
+    pub last_port: u16,
     /// As written, for messages.
     pub text: String,
     /// How to open the socket.
@@ -24,9 +26,10 @@ pub struct Listen {
 /// nginx's words for an address or a parameter that is not one.
 pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
     let text = args.str(0).into_owned();
-    let address = parse_address(&text).map_err(|reason| Invalid::new(reason).at(0))?;
+    let (address, last_port) = parse_address(&text).map_err(|reason| Invalid::new(reason).at(0))?;
     let mut listen = Listen {
         address,
+        last_port,
         text,
         options: ListenOptions::default(),
         has_options: false,
@@ -38,45 +41,68 @@ pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
     Ok(listen)
 }
 
+impl Listen {
+    /// One of these for each port of the range.
+    pub(crate) fn each(&self) -> Vec<Listen> {
+        let Address::Inet(first) = &self.address else { return vec![self.clone()] };
+        let of_port = |port| {
+            let address = Address::Inet((first.ip(), port).into());
+            Listen { address, last_port: port, ..self.clone() }
+        };
+        (first.port()..=self.last_port).map(of_port).collect()
+    }
+}
+
+/// A port, or a range of them: `8000-8010`.
+fn parse_ports(digits: &str) -> Option<(u16, u16)> {
+    let one = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match digits.split_once('-') {
+        Some((first, last)) => {
+            let (first, last) = (one(first)?, one(last)?);
+            (first <= last).then_some((first, last))
+        }
+        None => one(digits).map(|port| (port, port)),
+    }
+}
+
 /// `80`, `*:80`, `1.2.3.4`, `1.2.3.4:80`, `[::]:80`, `localhost:80`, `unix:/path`.
-fn parse_address(text: &str) -> Result<Address, String> {
+fn parse_address(text: &str) -> Result<(Address, u16), String> {
     if let Some(path) = text.strip_prefix("unix:") {
         if path.is_empty() {
             return Err(format!(
                 "no path in the unix domain socket in \"{text}\" of the \"listen\" directive"
             ));
         }
-        return Ok(Address::Unix(path.into()));
+        return Ok((Address::Unix(path.into()), 0));
     }
     let of_listen = |reason: &str| format!("{reason} in \"{text}\" of the \"listen\" directive");
-    let port = |digits: &str| match digits.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(of_listen("invalid port")),
-    };
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(Address::any_v4(port(text)?));
+    let ports = |digits: &str| parse_ports(digits).ok_or_else(|| of_listen("invalid port"));
+    let digits_only = |b: u8| b.is_ascii_digit() || b == b'-';
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(digits_only) {
+        let (first, last) = ports(text)?;
+        return Ok((Address::any_v4(first), last));
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, digits)) if !digits.contains(']') => (host, port(digits)?),
-        _ => (text, 80),
+    let (host, (port, last)) = match text.rsplit_once(':') {
+        Some((host, digits)) if !digits.contains(']') => (host, ports(digits)?),
+        _ => (text, (80, 80)),
     };
     if host == "*" {
-        return Ok(Address::any_v4(port));
+        return Ok((Address::any_v4(port), last));
     }
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let ip: std::net::Ipv6Addr =
             inner.parse().map_err(|_| of_listen("invalid IPv6 address"))?;
-        return Ok(Address::Inet((ip, port).into()));
+        return Ok((Address::Inet((ip, port).into()), last));
     }
     if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
-        return Ok(Address::Inet((ip, port).into()));
+        return Ok((Address::Inet((ip, port).into()), last));
     }
     if host.is_empty() {
         return Err(of_listen("no host"));
     }
     let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok();
     let first = found.and_then(|mut all| all.next());
-    first.map(Address::Inet).ok_or_else(|| of_listen("host not found"))
+    first.map(|first| (Address::Inet(first), last)).ok_or_else(|| of_listen("host not found"))
 }
 
 fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {

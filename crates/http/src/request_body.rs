@@ -57,6 +57,8 @@ pub struct RequestBody {
     ended: bool,
     broken: bool,
     continue_sent: bool,
+    /// Taken from the connection, but more than whoever asked had room for.
+    pushed_back: Option<Chunk>,
     /// Bytes of the body received so far, decoded.
     pub received: u64,
     /// The whole body, once it was taken in.
@@ -134,6 +136,7 @@ impl RequestBody {
             ended: matches!(framing, Framing::None | Framing::Length(0)),
             broken: false,
             continue_sent: false,
+            pushed_back: None,
             received: 0,
             stored: None,
         }
@@ -207,6 +210,9 @@ impl Exchange {
         cx: &mut Context<'_>,
         size: usize,
     ) -> Poll<Result<Option<Chunk>, BodyError>> {
+        if let Some(chunk) = self.body.pushed_back.take() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
         loop {
             if self.body.ended {
                 return Poll::Ready(Ok(None));
@@ -393,6 +399,42 @@ impl Exchange {
             (None, None, None) => Stored::Memory(Block::lend(1).freeze()),
         });
         Ok(())
+    }
+
+    /// Takes what of the body is there already, up to `client_body_buffer_size`, without waiting.
+    /// When that is all of it, `body.stored` is set; otherwise the part taken is returned.
+    ///
+    /// # Errors
+    /// As [`Exchange::read_body`].
+    pub async fn read_available(&mut self) -> Result<Option<Chunk>, BodyError> {
+        self.invite();
+        let room = self.location.settings.body_buffer.max(1);
+        let mut block = Block::lend(room);
+        let complete = poll_fn(|cx| {
+            while block.len() < room {
+                match self.poll_body_sized(cx, room - block.len()) {
+                    Poll::Ready(Ok(Some(mut chunk))) => {
+                        let fits = chunk.split_to(chunk.len().min(room - block.len()));
+                        block.append(&fits);
+                        if !chunk.is_empty() {
+                            self.body.pushed_back = Some(chunk);
+                            break;
+                        }
+                    }
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Ok(true)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(Ok(self.body.ended && self.body.pushed_back.is_none()))
+        })
+        .await?;
+        let part = block.freeze();
+        if complete {
+            self.body.stored = Some(Stored::Memory(part));
+            return Ok(None);
+        }
+        Ok(Some(part).filter(|part| !part.is_empty()))
     }
 
     fn spill(&mut self) -> Result<Spill, BodyError> {

@@ -230,7 +230,7 @@ pub fn cookie_value(list: &[u8], name: &[u8], separator: u8) -> Option<(usize, u
         let skip = part.iter().take_while(|b| **b == b' ').count();
         let pair = &part[skip..];
         if let Some(sign) = pair.iter().position(|b| *b == b'=')
-            && pair[..sign].trim_ascii_end().eq_ignore_ascii_case(name)
+            && without_spaces(&pair[..sign]).eq_ignore_ascii_case(name)
         {
             let value = &pair[sign + 1..];
             let lead = value.iter().take_while(|b| **b == b' ').count();
@@ -239,6 +239,12 @@ pub fn cookie_value(list: &[u8], name: &[u8], separator: u8) -> Option<(usize, u
         at += part.len() + 1;
     }
     None
+}
+
+/// `text` without spaces at its end; other white space belongs to it, as in nginx.
+fn without_spaces(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|b| *b != b' ').map_or(0, |at| at + 1);
+    &text[..end]
 }
 
 fn document_root(x: &mut X) -> Found {
@@ -396,9 +402,10 @@ fn remote_addr(x: &mut X) -> Found {
 }
 
 fn remote_port(x: &mut X) -> Found {
+    // An address that came without its port has the port 0.
     match x.client_address().map(|address| address.port()) {
-        Some(port) => Some(x.arena.number(u64::from(port))),
-        None => Some(Span::EMPTY),
+        Some(port @ 1..) => Some(x.arena.number(u64::from(port))),
+        _ => Some(Span::EMPTY),
     }
 }
 
@@ -509,7 +516,7 @@ fn sent_last_modified(x: &mut X) -> Found {
 }
 
 fn sent_location(x: &mut X) -> Found {
-    x.response.location
+    x.response.location.or_else(|| x.response.headers.value(Known::Location))
 }
 
 fn sent_transfer_encoding(x: &mut X) -> Found {

@@ -5,11 +5,12 @@ use super::request::{BodyFraming, Head};
 use super::settings::Settings;
 use http::Exchange;
 use http::headers::Headers;
-use http::request_body::BodyError;
+use http::request_body::{BodyError, Stored};
 use http::upstream_log::UpstreamLog;
 use net::{Block, Chunk, Data, OutQueue, Stream, Timer};
 use session::log::Level;
 use session::text::Span;
+use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
@@ -129,8 +130,12 @@ pub(super) async fn attempt(
     }
     let mut out = OutQueue::new();
     out.push(head.bytes);
-    if let Some(data) = &call.data {
-        out.push(data.data());
+    match (&call.data, call.framing) {
+        (Some(Stored::Memory(begun)), BodyFraming::Chunked) => {
+            push_chunk(&mut out, [begun.clone()])
+        }
+        (Some(data), _) => out.push(data.data()),
+        (None, _) => {}
     }
     call.sent = true;
     let own_timer = (call.streamed || x.background).then(Timer::new);
@@ -289,6 +294,14 @@ struct Dialogue<'a> {
     is_head: bool,
 }
 
+/// Queues pieces as one chunk (RFC 9112 section 7.1).
+fn push_chunk(out: &mut OutQueue, pieces: impl IntoIterator<Item = Chunk> + Clone) {
+    let size: usize = pieces.clone().into_iter().map(|piece| piece.len()).sum();
+    out.push(Data::from(format!("{size:x}\r\n").into_bytes()));
+    pieces.into_iter().for_each(|piece| out.push(piece));
+    out.push(Data::from(&b"\r\n"[..]));
+}
+
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
@@ -348,23 +361,7 @@ impl Dialogue<'_> {
     /// Sends what can be sent; reads on in the client's body when it is streamed.
     fn send(&mut self, cx: &mut Task<'_>, x: &mut Exchange, stream: &Stream) -> Result<(), Cause> {
         loop {
-            let mut starving = false;
-            while self.streaming && self.out.len_bytes() < STREAM_AHEAD {
-                match x.poll_body(cx) {
-                    Poll::Ready(Ok(Some(chunk))) => self.push_body(chunk),
-                    Poll::Ready(Ok(None)) => {
-                        self.streaming = false;
-                        if self.chunked {
-                            self.out.push(Data::from(&b"0\r\n\r\n"[..]));
-                        }
-                    }
-                    Poll::Ready(Err(error)) => return Err(Cause::ClientBody(error)),
-                    Poll::Pending => {
-                        starving = true;
-                        break;
-                    }
-                }
-            }
+            let starving = self.take_body(cx, x)?;
             let before = self.out.sent();
             let flushed = self.out.poll_flush(cx, stream);
             if self.out.sent() > before {
@@ -382,14 +379,37 @@ impl Dialogue<'_> {
         }
     }
 
-    fn push_body(&mut self, chunk: Chunk) {
-        if !self.chunked {
-            self.out.push(chunk);
-            return;
+    /// Queues what the client has sent by now; true when more is to come but not there.
+    fn take_body(&mut self, cx: &mut Task<'_>, x: &mut Exchange) -> Result<bool, Cause> {
+        let mut starving = false;
+        let mut ended = false;
+        let mut pieces: SmallVec<[Chunk; 4]> = SmallVec::new();
+        let mut bytes = self.out.len_bytes();
+        while self.streaming && !ended && bytes < STREAM_AHEAD {
+            match x.poll_body(cx) {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    bytes += chunk.len() as u64;
+                    pieces.push(chunk);
+                }
+                Poll::Ready(Ok(None)) => ended = true,
+                Poll::Ready(Err(error)) => return Err(Cause::ClientBody(error)),
+                Poll::Pending => {
+                    starving = true;
+                    break;
+                }
+            }
         }
-        self.out.push(Data::from(format!("{:x}\r\n", chunk.len()).into_bytes()));
-        self.out.push(chunk);
-        self.out.push(Data::from(&b"\r\n"[..]));
+        match self.chunked {
+            true if !pieces.is_empty() => push_chunk(&mut self.out, pieces),
+            _ => pieces.into_iter().for_each(|piece| self.out.push(piece)),
+        }
+        if ended {
+            self.streaming = false;
+            if self.chunked {
+                self.out.push(Data::from(&b"0\r\n\r\n"[..]));
+            }
+        }
+        Ok(starving)
     }
 
     /// Looks for the head in what was received; `None`: more is needed.

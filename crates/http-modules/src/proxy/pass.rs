@@ -83,11 +83,15 @@ async fn prepare_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared,
     // HTTP/1.0 has no chunks: the length must be known first.
     let whole = settings.request_buffering || (x.body.is_chunked() && !settings.is_http11());
     if !whole && x.body.stored.is_none() {
-        let framing = match x.body.declared() {
-            Some(length) => BodyFraming::Length(length),
-            None => BodyFraming::Chunked,
-        };
-        return Ok(Prepared { framing, data: None, streamed: true });
+        let begun = x.read_available().await?;
+        if x.body.stored.is_none() {
+            let framing = match x.body.declared() {
+                Some(length) => BodyFraming::Length(length),
+                None => BodyFraming::Chunked,
+            };
+            let data = begun.map(Stored::Memory);
+            return Ok(Prepared { framing, data, streamed: true });
+        }
     }
     x.read_body().await?;
     let data = x.body.stored.clone();

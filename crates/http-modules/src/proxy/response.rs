@@ -133,8 +133,11 @@ fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
         Known::Upgrade if status != 101 => {}
         Known::ContentType => x.response.content_type = Some(field.value),
         Known::Location => {
-            let place = settings.redirects.apply(x, field.value).unwrap_or(field.value);
-            x.response.headers.push(Field { value: place, ..field });
+            // Only what was rewritten is made absolute by the sender.
+            match settings.redirects.apply(x, field.value) {
+                Some(place) => x.response.location = Some(place),
+                None => x.response.headers.push(field),
+            }
         }
         Known::Refresh => {
             let place = settings.redirects.apply_to_refresh(x, field.value);
