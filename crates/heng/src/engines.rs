@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use config::Scope;
-use net::Listener;
+use net::{Listener, Seat};
 use session::log::{Log, LogFiles};
 use system::socket::{Address, ListenOptions};
 
@@ -62,6 +62,8 @@ pub struct WorkerSetup {
     pub number: usize,
     /// For each socket of [`Engine::listeners`], in that order, the listeners to accept from.
     pub listeners: Vec<Vec<Listener>>,
+    /// Where connections with clients are counted for the other workers to see.
+    pub seat: Option<Rc<Seat>>,
     /// `worker_connections`: connections with clients and with upstream servers, together.
     pub connections: usize,
 }

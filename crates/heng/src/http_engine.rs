@@ -50,7 +50,7 @@ impl Engine for HttpEngine {
     }
 
     fn serve(self: Rc<Self>, setup: WorkerSetup) -> Rc<dyn Service> {
-        let worker = http::Worker::new(self.http.clone());
+        let worker = http::Worker::new(self.http.clone(), setup.seat);
         let service = Rc::new(HttpService {
             worker: worker.clone(),
             accepting: Cell::new(0),

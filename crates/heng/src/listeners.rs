@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use net::{Listener, Sharing, Taking};
+use net::{Listener, Seat, Sharing, Taking};
 use session::log::{Level, Log, no_context};
 use session::{log, log_errno};
 use system::socket::{self, Address, ListenOptions, SocketError};
@@ -186,6 +186,7 @@ impl Listeners {
         number: usize,
         workers: usize,
         taking: Taking,
+        seat: Option<&Rc<Seat>>,
     ) -> io::Result<Vec<Vec<Listener>>> {
         self.open
             .iter()
@@ -199,7 +200,14 @@ impl Listeners {
                     .iter()
                     .enumerate()
                     .filter(|(at, _)| !apart || at % workers.max(1) == number);
-                own.map(|(_, socket)| Listener::new(socket.try_clone()?, sharing, taking)).collect()
+                own.map(|(_, socket)| {
+                    let listener = Listener::new(socket.try_clone()?, sharing, taking)?;
+                    Ok(match seat {
+                        Some(seat) => listener.with_seat(seat.clone()),
+                        None => listener,
+                    })
+                })
+                .collect()
             })
             .collect()
     }

@@ -299,6 +299,9 @@ impl Master {
             }
             match self.children.died(pid, exit, now) {
                 Some(Death::Vacant(number)) => {
+                    if let Some(seats) = &self.generation().seats {
+                        seats.vacate(number);
+                    }
                     for engine in &self.generation().snapshot.engines {
                         engine.worker_died(number);
                     }
@@ -443,11 +446,7 @@ impl Master {
         }
         if self.new_program.is_some() {
             // The old program is wanted back: its workers serve again with what it knows.
-            if self.phase == Phase::Paused {
-                self.phase = Phase::Serving;
-                self.serial += 1;
-                self.start_workers();
-            }
+            self.serve_again();
             return;
         }
         let Some(next) = self.generation().successor(&self.origin) else { return };
@@ -515,11 +514,20 @@ impl Master {
     fn new_program_died(&mut self) {
         self.new_program = None;
         upgrade::restore_pid_file(&self.generation().snapshot.core.pid_file, self.log());
-        if self.phase == Phase::Paused {
-            self.phase = Phase::Serving;
-            self.serial += 1;
-            self.start_workers();
+        self.serve_again();
+    }
+
+    /// Starts workers anew after they were sent away by WINCH.
+    fn serve_again(&mut self) {
+        if self.phase != Phase::Paused {
+            return;
         }
+        self.phase = Phase::Serving;
+        self.serial += 1;
+        if let Some(generation) = &mut self.generation {
+            generation.renew_seats();
+        }
+        self.start_workers();
     }
 }
 

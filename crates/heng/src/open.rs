@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use config::DiskFiles;
+use net::Seats;
 use session::log;
 use session::log::{Level, Log, no_context};
 use system::identity::identity;
@@ -23,6 +24,9 @@ use crate::report;
 pub struct Generation {
     pub snapshot: Rc<Snapshot>,
     pub listeners: Listeners,
+    /// By which the workers see how many connections each of them holds. Nothing when there is
+    /// nobody to share with, or no memory for it: the kernel's own choice then stands.
+    pub seats: Option<Seats>,
 }
 
 /// What is needed to read the configuration again.
@@ -34,7 +38,16 @@ pub struct Origin {
     pub error_log: PathBuf,
 }
 
+fn seats_for(workers: usize) -> Option<Seats> {
+    (workers > 1).then(|| Seats::new(workers).ok()).flatten()
+}
+
 impl Generation {
+    /// Gives workers that are started beside retiring ones of the same generation empty seats.
+    pub fn renew_seats(&mut self) {
+        self.seats = seats_for(self.snapshot.core.workers);
+    }
+
     /// Compiles and opens the configuration as it is on disk now, beside this one. Nothing when
     /// it is refused or cannot be opened; the reasons are in this one's log.
     pub fn successor(&self, origin: &Origin) -> Option<Generation> {
@@ -82,7 +95,8 @@ pub fn open(
     if purpose == Purpose::Serve {
         say_event_method(&snapshot);
     }
-    Ok(Generation { snapshot: Rc::new(snapshot), listeners })
+    let seats = seats_for(workers);
+    Ok(Generation { snapshot: Rc::new(snapshot), listeners, seats })
 }
 
 fn say_event_method(snapshot: &Snapshot) {

@@ -313,11 +313,14 @@ pub fn serve(
     let connections = usize::try_from(core.connections).unwrap_or(usize::MAX);
     budget::set_limit(connections);
     let taking = if core.multi_accept { Taking::All } else { Taking::One };
-    let mut listeners = generation.listeners.of_worker(number, workers, taking)?.into_iter();
+    // A worker beyond the seats, which there is not, would only have none.
+    let seat = generation.seats.as_ref().and_then(|seats| seats.take(number).ok());
+    let listeners = generation.listeners.of_worker(number, workers, taking, seat.as_ref())?;
+    let mut listeners = listeners.into_iter();
     let mut services = Vec::new();
     for engine in &generation.snapshot.engines {
         let own = listeners.by_ref().take(engine.listeners().len()).collect();
-        let setup = WorkerSetup { number, listeners: own, connections };
+        let setup = WorkerSetup { number, listeners: own, seat: seat.clone(), connections };
         services.push(engine.clone().serve(setup));
     }
     Ok(services)

@@ -8,7 +8,7 @@ use crate::http::Served;
 use crate::journey;
 use crate::settings::Lingering;
 use crate::worker::Worker;
-use net::{Block, Chunk, Stream, Timer};
+use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
 use session::log::Level;
 use std::cell::{Cell, RefCell};
@@ -44,6 +44,7 @@ pub struct Connection {
     /// Bytes received beyond what was asked for: the rest of a body, the next request.
     leftover: RefCell<Option<Chunk>>,
     _permit: Permit,
+    _held: Option<Held>,
 }
 
 /// What follows a request.
@@ -97,9 +98,10 @@ impl Connection {
             peer,
             accepted_ms: net::now(),
             served,
-            worker,
             leftover: RefCell::new(None),
             _permit: permit,
+            _held: worker.hold_seat(),
+            worker,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::connection::{self, Connection};
 use crate::http::{Endpoint, Http, Served};
-use net::{Listener, Stream};
+use net::{Held, Listener, Seat, Stream};
 use session::budget;
 use session::log::Level;
 use std::cell::{Cell, RefCell};
@@ -39,18 +39,21 @@ pub struct Worker {
     ending: Cell<Option<Ending>>,
     idle: RefCell<IdleList>,
     next_id: Cell<u64>,
+    /// Where the other workers see how many connections this one holds.
+    seat: Option<Rc<Seat>>,
     /// Tasks that accept, to be told of the end.
     acceptors: RefCell<Vec<Waker>>,
 }
 
 impl Worker {
-    /// A worker that serves `http`.
-    pub fn new(http: Rc<Http>) -> Rc<Worker> {
+    /// A worker that serves `http`; its connections are counted at `seat`.
+    pub fn new(http: Rc<Http>, seat: Option<Rc<Seat>>) -> Rc<Worker> {
         Rc::new(Worker {
             http,
             ending: Cell::new(None),
             idle: RefCell::new(IdleList::default()),
             next_id: Cell::new(1),
+            seat,
             acceptors: RefCell::new(Vec::new()),
         })
     }
@@ -59,6 +62,9 @@ impl Worker {
     /// `session::budget` is unused.
     pub fn end(&self, ending: Ending) {
         self.ending.set(Some(ending));
+        if let Some(seat) = &self.seat {
+            seat.retire();
+        }
         for waker in self.acceptors.take() {
             waker.wake();
         }
@@ -83,6 +89,11 @@ impl Worker {
     /// True when the whole program stops.
     pub fn is_stopping(&self) -> bool {
         self.ending.get() == Some(Ending::Stop)
+    }
+
+    /// Counts a connection for the other workers to see.
+    pub(crate) fn hold_seat(&self) -> Option<Held> {
+        self.seat.as_ref().map(Seat::hold)
     }
 
     pub(crate) fn next_connection_id(&self) -> u64 {
