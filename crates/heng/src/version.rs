@@ -49,8 +49,21 @@ fn help() -> String {
          -p prefix     : set prefix path (default: {prefix})\n  \
          -e filename   : set error log file (default: {error_log})\n  \
          -c filename   : set configuration file (default: {configuration})\n  \
-         -g directives : set global directives out of configuration file\n\n"
+         -g directives : set global directives out of configuration file\n\n{}",
+        subcommands()
     )
+}
+
+/// What stands in place of options; under the name nginx there is none.
+fn subcommands() -> &'static str {
+    match identity().program {
+        "nginx" => "",
+        _ => {
+            "Instead of options:\n  \
+             demo          : balance over three backends that are started to be tried and broken\n  \
+             manual        : print the reference manual\n\n"
+        }
+    }
 }
 
 /// True words about this build, in nginx's form: tools read which modules exist.
@@ -72,7 +85,7 @@ mod tests {
         assert_eq!(lines[2], "            [-e filename] [-c filename] [-g directives]");
         assert_eq!(lines[1].find('['), lines[2].find('['));
         assert_eq!(lines[5], "  -?,-h         : this help");
-        assert!(text.ends_with("out of configuration file\n\n"));
+        assert!(text.contains("out of configuration file\n\nInstead of options:\n  demo "));
     }
 
     #[test]
