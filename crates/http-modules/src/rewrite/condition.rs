@@ -198,3 +198,69 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::IF_IN_SERVER;
+    use proptest::prelude::*;
+
+    #[test]
+    fn conditions() {
+        let name = || "a".to_owned();
+        let text = |text: &str| config::Template::parse(text.as_bytes()).unwrap();
+        let check = |arguments: &str, expected: Result<Condition, &str>| {
+            let found = IF_IN_SERVER.read_text(arguments).map_err(|invalid| invalid.message);
+            assert_eq!(found, expected.map_err(str::to_owned), "{arguments}");
+        };
+        let equal =
+            |value: &str, sense| Condition::Equal { name: name(), text: text(value), sense };
+        let matches = |pattern: &str, case, sense| Condition::Matches {
+            name: name(),
+            pattern: pattern.to_owned(),
+            case,
+            sense,
+        };
+        let file = |kind, sense| Condition::File { path: text("/p$a"), kind, sense };
+        use {Case::*, Kind::*, Sense::*};
+        check("($a)", Ok(Condition::True(name())));
+        check("( $a )", Ok(Condition::True(name())));
+        check("($a = b)", Ok(equal("b", Plain)));
+        check("( $a != $b )", Ok(equal("$b", Opposite)));
+        check("($a = \"b c\")", Ok(equal("b c", Plain)));
+        check("($a = \"\")", Ok(equal("", Plain)));
+        check("($a ~ ^/(x))", Ok(matches("^/(x)", Sensitive, Plain)));
+        check("($a ~* \"a{2}\")", Ok(matches("a{2}", Ignored, Plain)));
+        check("($a !~ b)", Ok(matches("b", Sensitive, Opposite)));
+        check("($a !~* b)", Ok(matches("b", Ignored, Opposite)));
+        check("(-f /p$a)", Ok(file(File, Plain)));
+        check("(!-d /p$a)", Ok(file(Folder, Opposite)));
+        check("(-e /p$a)", Ok(file(Either, Plain)));
+        check("(!-x /p$a)", Ok(file(Executable, Opposite)));
+        check("$a", Err("invalid condition \"$a\""));
+        check("(", Err("invalid condition \"(\""));
+        check("()", Err("invalid condition \")\""));
+        check("( )", Err("invalid condition \")\""));
+        check("\"\"", Err("invalid condition \"\""));
+        check("($a = b", Err("invalid condition \"b\""));
+        check("($a =)", Err("invalid condition \"$a\""));
+        check("($a = b c)", Err("invalid condition \"$a\""));
+        check("($a - b)", Err("unexpected \"-\" in condition"));
+        check("($a ! b)", Err("unexpected \"!\" in condition"));
+        check("($a !== b)", Err("unexpected \"!==\" in condition"));
+        check("(-f a b)", Err("invalid condition \"-f\""));
+        check("(-fx a)", Err("invalid condition \"-fx\""));
+        check("($a = $)", Err("invalid variable name"));
+        check("(-f $)", Err("invalid variable name"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_words_panic(words in proptest::collection::vec("[()$!=~*\"a {}-]{0,4}", 1..6)) {
+            let words: Vec<String> =
+                words.iter().map(|word| format!("\"{}\"", word.replace('"', "\\\""))).collect();
+            // Any verdict will do.
+            let _ = IF_IN_SERVER.read_text(&words.join(" "));
+        }
+    }
+}

@@ -245,3 +245,82 @@ fn is_path_escaped(x: &Exchange) -> bool {
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());
     x.is_main() && memchr::memchr2(b'%', b'+', &target[..end]).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::REWRITE;
+    use proptest::prelude::*;
+
+    fn text(text: &str) -> config::Template {
+        config::Template::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn replacements() {
+        let check = |arguments: &str, expected: Result<(TargetLine, bool, bool), &str>| {
+            let found = REWRITE
+                .read_text(arguments)
+                .map(|line| (line.target, line.is_last, line.keeps_query))
+                .map_err(|invalid| invalid.message);
+            assert_eq!(found, expected.map_err(str::to_owned), "{arguments}");
+        };
+        let path = |path: &str, query: Option<&str>, stays| TargetLine::Path {
+            path: text(path),
+            query: query.map(text),
+            stays,
+        };
+        let place = |place: &str, has_query, status| TargetLine::Place {
+            place: text(place),
+            has_query,
+            status,
+        };
+        check("a /b", Ok((path("/b", None, false), false, true)));
+        check("a /b last", Ok((path("/b", None, false), true, true)));
+        check("a /b break", Ok((path("/b", None, true), true, true)));
+        check("a /b?", Ok((path("/b", None, false), false, false)));
+        check("a ?", Ok((path("", None, false), false, false)));
+        check("a /$1?c=$2$d", Ok((path("/$1", Some("c=$2$d"), false), false, true)));
+        check("a /b??", Ok((path("/b", Some(""), false), false, false)));
+        check("a $b?$c last", Ok((path("$b", Some("$c"), false), true, true)));
+        check("a ?$c?d?", Ok((path("", Some("$c?d"), false), false, false)));
+        check("a /b redirect", Ok((place("/b", false, 302), true, true)));
+        check("a /b?c permanent", Ok((place("/b?c", true, 301), true, true)));
+        check("a http://b/$1?", Ok((place("http://b/$1", false, 302), true, false)));
+        check("a https://b/ permanent", Ok((place("https://b/", false, 301), true, true)));
+        check("a $scheme://b/ last", Ok((place("$scheme://b/", false, 302), true, true)));
+        check("a \"\"", Err("empty replacement"));
+        check("a /b Last", Err("invalid parameter \"Last\""));
+        check("a /b \"\"", Err("invalid parameter \"\""));
+        check("a /$", Err("invalid variable name"));
+        check("a", Err("invalid number of arguments in \"rewrite\" directive"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_query_is_cut_off_and_nothing_else(parts in "[a?$1{}]{0,12}") {
+            let Ok(source) = config::Template::parse(parts.as_bytes()) else { return Ok(()) };
+            let whole = source.clone();
+            let (path, query) = split_query(source);
+            prop_assert!(find_query(&path).is_none());
+            let mut joined = path.parts;
+            if let Some(query) = query {
+                joined.push(Part::Text(b"?".to_vec()));
+                joined.extend(query.parts);
+            }
+            let flat = |parts: &[Part]| parts.iter().map(|part| match part {
+                Part::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                other => format!("<{other:?}>"),
+            }).collect::<String>();
+            prop_assert_eq!(flat(&joined), flat(&whole.parts));
+        }
+
+        #[test]
+        fn no_words_panic(pattern in "\\PC{0,12}", replacement in "\\PC{0,12}", flag in "\\PC{0,9}") {
+            let word = |text: &str| format!("\"{}\"", text.replace(['"', '\\'], "_"));
+            let arguments = format!("{} {} {}", word(&pattern), word(&replacement), word(&flag));
+            // Any verdict will do.
+            let _ = REWRITE.read_text(&arguments);
+        }
+    }
+}
