@@ -17,6 +17,7 @@ pub mod not_modified;
 pub mod output;
 pub mod proxy;
 pub mod range;
+pub mod realip;
 pub mod rewrite;
 pub mod static_files;
 pub mod sub_filter;

@@ -11,6 +11,8 @@ use http::Module;
 pub static MODULES: &[&Module] = &[
     // Variables.
     &crate::map::MODULE,
+    // The client's address.
+    &crate::realip::MODULE,
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.

@@ -1,0 +1,316 @@
+//! The client's address behind trusted proxies (nginx: ngx_http_realip_module).
+//!
+//! A trusted proxy says in a field of the request whom it speaks for. From then on that address is
+//! the client's, for everything: variables, logs, limits and access checks.
+
+use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, read};
+use http::compile::Compiler;
+use http::variables::address_text;
+use http::{Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
+use session::contexts::{HTTP, LOCATION, SERVER};
+use session::network::{Network, Networks};
+use session::text::Span;
+use session::variables::Builtin;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use upstream::target::{Names, SystemNames};
+use wire::http1::Known;
+
+const PLACES: &[Context] = &[HTTP, SERVER, LOCATION];
+
+/// The feature.
+pub static MODULE: Module = Module {
+    directives: DIRECTIVES,
+    variables: VARIABLES,
+    location: Some(attach),
+    ..Module::new(
+        "http_realip",
+        "Takes the client's address from a field that trusted proxies set. Variables, logs, limits \
+         and access checks then mean that address.",
+    )
+};
+
+static DIRECTIVES: &[&dyn AnyDirective] = &[&SET_REAL_IP_FROM, &REAL_IP_HEADER, &REAL_IP_RECURSIVE];
+
+static VARIABLES: &[Builtin<Exchange>] = &[
+    Builtin::volatile("realip_remote_addr", remote_addr, "The address that connected."),
+    Builtin::volatile("realip_remote_port", remote_port, "The port that connected."),
+];
+
+/// `set_real_ip_from`.
+pub static SET_REAL_IP_FROM: Directive<Trusted> =
+    Directive::new("set_real_ip_from", PLACES, read_trusted)
+        .many()
+        .syntax("set_real_ip_from ADDRESS | NETWORK | NAME | unix:;")
+        .text(
+            "Trusts what a proxy says about its client: an address, all addresses of a network \
+             such as 10.0.0.0/8, those of a host name when the configuration is read, or all that \
+             connect to a unix socket. A level with lines of its own does not inherit others; \
+             without any, `real_ip_header` is not looked at.",
+        )
+        .example("set_real_ip_from 192.168.0.0/16;");
+
+/// `real_ip_header`.
+pub static REAL_IP_HEADER: Directive<Source> =
+    Directive::new("real_ip_header", PLACES, read_source)
+        .default("X-Real-IP")
+        .syntax("real_ip_header FIELD;")
+        .text(
+            "The field of the request in which a trusted proxy names its client, as an address \
+             with or without a port. Of several addresses in it the last one counts; of several \
+             fields X-Forwarded-For the last one, of other fields the first.",
+        )
+        .example("real_ip_header X-Forwarded-For;");
+
+/// `real_ip_recursive`.
+pub static REAL_IP_RECURSIVE: Directive<bool> =
+    Directive::new("real_ip_recursive", PLACES, read::flag)
+        .takes(Arity::Flag)
+        .default("off")
+        .syntax("real_ip_recursive on | off;")
+        .text(
+            "Whether to go on while the address found is itself one of a trusted proxy: the last \
+             address in the field that is not trusted counts then.",
+        )
+        .example("real_ip_recursive on;");
+
+/// Whom a line of `set_real_ip_from` trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    /// A network or an address.
+    Network(Network),
+    /// Unix sockets.
+    Unix,
+    /// The addresses of a host.
+    Name(String),
+}
+
+fn read_trusted(args: &Args<'_>) -> Result<Trusted, Invalid> {
+    let text = args.str(0);
+    if text == "unix:" {
+        return Ok(Trusted::Unix);
+    }
+    let Some(parsed) = Network::parse(&text) else {
+        return Ok(Trusted::Name(text.into_owned()));
+    };
+    if parsed.has_low_bits {
+        args.warn(Invalid::new(format!("low address bits of {text} are meaningless")).at(0));
+    }
+    Ok(Trusted::Network(parsed.network))
+}
+
+/// Where the address comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A field whose name means something to us; of `X-Forwarded-For` all of them count.
+    Known(Known),
+    /// Another field, its name in lower case.
+    Field(Box<[u8]>),
+}
+
+fn read_source(args: &Args<'_>) -> Result<Source, Invalid> {
+    let name = args.word(0).bytes();
+    Ok(match Known::of(name) {
+        Known::Other => Source::Field(name.to_ascii_lowercase().into()),
+        known => Source::Known(known),
+    })
+}
+
+/// Addresses of host names, asked for once however many levels inherit the line.
+#[derive(Default)]
+struct Lookups(HashMap<String, Vec<IpAddr>>);
+
+impl Lookups {
+    fn addresses(&mut self, name: &str) -> &[IpAddr] {
+        self.0.entry(name.to_owned()).or_insert_with(|| SystemNames.addresses(name))
+    }
+}
+
+fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
+    let mut trusted = Networks::default();
+    for (line, place) in scope.nodes(&SET_REAL_IP_FROM) {
+        match line {
+            Trusted::Network(network) => trusted.add(network),
+            Trusted::Unix => trusted.add_unix(),
+            Trusted::Name(name) => {
+                let found = c.state::<Lookups>().addresses(&name);
+                if found.is_empty() {
+                    let message = format!("host not found in set_real_ip_from \"{name}\"");
+                    scope.error(place, message);
+                }
+                found.iter().for_each(|address| trusted.add(Network::of(*address)));
+            }
+        }
+    }
+    let source = scope.get(&REAL_IP_HEADER);
+    let recursive = scope.get(&REAL_IP_RECURSIVE);
+    if trusted.is_empty() {
+        return;
+    }
+    let rules = Rc::new(Rules { trusted, source, recursive });
+    if scope.context() == SERVER {
+        // The server's rewrites see the address already.
+        builder.guard(RealIp { rules: rules.clone(), stage: Stage::Rewrite });
+    }
+    builder.guard(RealIp { rules, stage: Stage::Limit });
+}
+
+struct Rules {
+    trusted: Networks,
+    source: Source,
+    recursive: bool,
+}
+
+struct RealIp {
+    rules: Rc<Rules>,
+    stage: Stage,
+}
+
+impl Guard for RealIp {
+    fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    fn check<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
+        // Once it is known it stays, whatever locations come.
+        if x.client.is_none() {
+            x.client = self.rules.client(x);
+        }
+        Step::Now(Verdict::Next)
+    }
+}
+
+impl Rules {
+    /// The address that is said to be the client's, if the word of the peer counts.
+    fn client(&self, x: &Exchange) -> Option<SocketAddr> {
+        let headers = &x.request.headers;
+        let peer = x.connection.peer;
+        let first = match &self.source {
+            Source::Known(Known::XForwardedFor) => {
+                let mut search = Search { rules: self, current: peer, found: None };
+                for field in headers.iter().rev().filter(|f| f.known == Known::XForwardedFor) {
+                    if !search.look_into(x.text(field.value)) || !self.recursive {
+                        break;
+                    }
+                }
+                return search.found;
+            }
+            Source::Known(known) => headers.value(*known),
+            Source::Field(name) => headers.named(&x.arena, name).map(|field| field.value),
+        };
+        let mut search = Search { rules: self, current: peer, found: None };
+        search.look_into(x.text(first?));
+        search.found
+    }
+}
+
+/// The way from the peer back to the client.
+struct Search<'a> {
+    rules: &'a Rules,
+    /// Whose word is looked at next.
+    current: Option<SocketAddr>,
+    found: Option<SocketAddr>,
+}
+
+impl Search<'_> {
+    /// Follows a list of addresses from its end; false when the search is over.
+    fn look_into(&mut self, list: &[u8]) -> bool {
+        let is_separator = |byte: &u8| matches!(byte, b' ' | b',');
+        let mut rest = list;
+        loop {
+            if !self.rules.trusted.has(self.current.map(|address| address.ip())) {
+                return false;
+            }
+            let end = rest.iter().rposition(|byte| !is_separator(byte)).map_or(0, |at| at + 1);
+            let start = rest[..end].iter().rposition(is_separator).map_or(0, |at| at + 1);
+            let Some(address) = parse(&rest[start..end]) else { return false };
+            self.current = Some(address);
+            self.found = Some(address);
+            if !self.rules.recursive {
+                return true;
+            }
+            if start == 0 {
+                return true;
+            }
+            rest = &rest[..start - 1];
+        }
+    }
+}
+
+/// An address with or without a port; the port is 0 when there is none.
+fn parse(text: &[u8]) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, 0));
+    }
+    text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0)
+}
+
+fn remote_addr(x: &mut Exchange) -> Option<Span> {
+    let peer = x.connection.peer;
+    Some(address_text(x, peer))
+}
+
+fn remote_port(x: &mut Exchange) -> Option<Span> {
+    match x.connection.peer {
+        Some(peer) => Some(x.arena.number(u64::from(peer.port()))),
+        None => Some(Span::EMPTY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = parse(text.as_bytes()).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("192.0.2.1", Some("192.0.2.1:0"));
+        check("192.0.2.1:80", Some("192.0.2.1:80"));
+        check("2001:db8::1", Some("[2001:db8::1]:0"));
+        check("[2001:db8::1]:80", Some("[2001:db8::1]:80"));
+        check("192.0.2.1:0", None);
+        check("192.0.2.1:", None);
+        check("192.0.2.1:65536", None);
+        check("[2001:db8::1]", None);
+        check("unknown", None);
+        check("", None);
+        check("192.0.2.1\u{e4}", None);
+    }
+
+    #[test]
+    fn the_way_back() {
+        let check = |recursive: bool, list: &str, expected: Option<&str>| {
+            let mut trusted = Networks::default();
+            for text in ["127.0.0.1", "10.0.0.0/8"] {
+                trusted.add(Network::parse(text).unwrap().network);
+            }
+            let rules = Rules { trusted, source: Source::Known(Known::XRealIp), recursive };
+            let current = Some("127.0.0.1:1".parse().unwrap());
+            let mut search = Search { rules: &rules, current, found: None };
+            search.look_into(list.as_bytes());
+            let found = search.found.map(|address| address.ip().to_string());
+            assert_eq!(found.as_deref(), expected, "{list} recursive: {recursive}");
+        };
+        for recursive in [false, true] {
+            check(recursive, "192.0.2.1", Some("192.0.2.1"));
+            check(recursive, "192.0.2.2, 192.0.2.1", Some("192.0.2.1"));
+            check(recursive, "192.0.2.1 , ", Some("192.0.2.1"));
+            check(recursive, "nobody", None);
+            check(recursive, "192.0.2.1, nobody", None);
+            check(recursive, "", None);
+            check(recursive, ",", None);
+            check(recursive, "  ", None);
+        }
+        check(false, "192.0.2.1, 10.1.1.1", Some("10.1.1.1"));
+        check(true, "192.0.2.1, 10.1.1.1", Some("192.0.2.1"));
+        check(true, "192.0.2.1,10.1.1.1,, 10.1.1.2 ", Some("192.0.2.1"));
+        check(true, "10.1.1.1, 10.1.1.2", Some("10.1.1.1"));
+        check(true, "nobody, 10.1.1.2", Some("10.1.1.2"));
+        check(true, "192.0.2.2, 192.0.2.1, 10.1.1.2", Some("192.0.2.1"));
+    }
+}
