@@ -60,7 +60,7 @@ fn subcommands() -> &'static str {
         "nginx" => "",
         _ => {
             "Instead of options:\n  \
-             demo          : balance over three backends that are started to be tried and broken\n  \
+             demo          : a balancer over three backends, to be tried and broken\n  \
              manual        : print the reference manual\n\n"
         }
     }

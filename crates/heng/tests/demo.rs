@@ -109,9 +109,10 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Its children end with it; most tests have ended it already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Kindly, so that it removes its folder; most tests have ended it already.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.end(Signal::TERM);
+        }
     }
 }
 
