@@ -15,8 +15,9 @@ use crate::engines::{Ending, Engine, Service, Surroundings, Wanted, WorkerSetup}
 
 /// Compiles the `http` block.
 pub(crate) fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Rc<dyn Engine>> {
-    let Surroundings { prefix, logs, .. } = surroundings;
-    let surroundings = http::Surroundings { modules: http_modules::list::MODULES, prefix, logs };
+    let Surroundings { prefix, logs, zones, .. } = surroundings;
+    let modules = http_modules::list::MODULES;
+    let surroundings = http::Surroundings { modules, prefix, logs, zones };
     let http = http::compile(main, surroundings)?;
     Some(Rc::new(HttpEngine { http: Rc::new(http) }))
 }
@@ -49,7 +50,16 @@ impl Engine for HttpEngine {
         Ok(())
     }
 
+    fn worker_died(&self, number: usize) {
+        for lifecycle in &self.http.lifecycles {
+            lifecycle.worker_died(number);
+        }
+    }
+
     fn serve(self: Rc<Self>, setup: WorkerSetup) -> Rc<dyn Service> {
+        for lifecycle in &self.http.lifecycles {
+            lifecycle.worker_began(setup.number);
+        }
         let worker = http::Worker::new(self.http.clone(), setup.seat);
         let service = Rc::new(HttpService {
             worker: worker.clone(),

@@ -4,7 +4,7 @@
 use config::Scope;
 use http::upstream_log::{Attempt, UpstreamLog};
 use http::variables::{Which, cookie_value, field_by_variable};
-use http::{Compiler, Exchange, Module};
+use http::{Compiler, Exchange, Lifecycle, Module};
 use session::text::Span;
 use session::variables::Builtin;
 use std::cell::RefCell;
@@ -27,9 +27,25 @@ pub static MODULE: Module = Module {
 #[derive(Clone, Default)]
 pub struct SharedGroups(pub Rc<RefCell<Groups>>);
 
+impl Lifecycle for SharedGroups {
+    fn worker_began(&self, number: usize) {
+        self.0.borrow().iter().for_each(|group| group.enter_worker(number));
+    }
+
+    fn worker_ends(&self) {
+        self.0.borrow().iter().for_each(|group| group.retire());
+    }
+
+    fn worker_died(&self, number: usize) {
+        self.0.borrow().iter().for_each(|group| group.worker_died(number));
+    }
+}
+
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let groups = Groups::compile(scope, &SystemNames);
-    *c.state::<SharedGroups>().0.borrow_mut() = groups;
+    let shared = c.state::<SharedGroups>().clone();
+    *shared.0.borrow_mut() = groups;
+    c.follow(Rc::new(shared));
 }
 
 type X = Exchange;

@@ -9,7 +9,7 @@ use crate::exchange::Exchange;
 use crate::http::{Endpoint, Http, Served};
 use crate::listen::Listen;
 use crate::location::{Location, LocationBuilder, Locations, Matching, Pattern};
-use crate::module::Module;
+use crate::module::{Lifecycle, Module};
 use crate::settings::{Alias, HeadLimits, Settings, Types};
 use crate::site::{Name, Site, Sites};
 use crate::temp::TempFolder;
@@ -52,6 +52,7 @@ pub struct Compiler<'c> {
     types: HashMap<Span, Rc<Types>>,
     default_types: Option<Rc<Types>>,
     temp_folders: Vec<Rc<TempFolder>>,
+    lifecycles: Vec<Rc<dyn Lifecycle>>,
 }
 
 impl Compiler<'_> {
@@ -143,6 +144,11 @@ impl Compiler<'_> {
         compile_location(self, scope, outer.name.clone(), Matching::Unnamed)
     }
 
+    /// Lets `lifecycle` follow the lives of the workers.
+    pub fn follow(&mut self, lifecycle: Rc<dyn Lifecycle>) {
+        self.lifecycles.push(lifecycle);
+    }
+
     /// The folder for temporary files at `path`, shared by all that name it.
     pub fn temp_folder(&mut self, path: TempPath) -> Rc<TempFolder> {
         let full = self.full_path(&path.path);
@@ -157,10 +163,25 @@ impl Compiler<'_> {
 
 /// The nearest `root` or `alias`. An alias that comes from further out still stands for the name
 /// of the location that holds it.
+fn refuse_both(scope: &Scope<'_>, root: Span, alias: Span) {
+    let alias_is_later = (alias.file.0, alias.start) > (root.file.0, root.start);
+    let (later, earlier, span) = match alias_is_later {
+        true => ("alias", "root", alias),
+        false => ("root", "alias", root),
+    };
+    let reason = format!(
+        "\"{later}\" directive is duplicate, \"{earlier}\" directive was specified earlier"
+    );
+    scope.error(span, reason);
+}
+
 fn nearest_root(scope: &Scope<'_>) -> (config::Template, Option<Alias>) {
     let mut level = Some(scope.clone());
     while let Some(here) = level {
-        if let Some(alias) = here.local(&d::ALIAS) {
+        if let Some((alias, alias_span)) = here.local_spanned(&d::ALIAS) {
+            if let Some((_, root_span)) = here.local_spanned(&d::ROOT) {
+                refuse_both(&here, root_span, alias_span);
+            }
             let name = here.node().and_then(|node| d::LOCATION_BLOCK.read_node(node).ok());
             let alias_of = match name {
                 Some(LocationName::Regex(..)) => Alias::Whole,
@@ -204,6 +225,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         types: HashMap::new(),
         default_types: None,
         temp_folders: Vec::new(),
+        lifecycles: Vec::new(),
     };
     let error_log = session::log::compile(&scope, c.logs);
     read_moot(&scope);
@@ -225,6 +247,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         listeners: table.endpoints(),
         sites,
         temp_folders: c.temp_folders,
+        lifecycles: c.lifecycles,
         variables: Rc::new(c.variables),
         error_log,
     })

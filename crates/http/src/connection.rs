@@ -43,6 +43,7 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// Bytes received beyond what was asked for: the rest of a body, the next request.
     leftover: RefCell<Option<Chunk>>,
+    nodelay: Cell<bool>,
     _permit: Permit,
     _held: Option<Held>,
 }
@@ -99,9 +100,18 @@ impl Connection {
             accepted_ms: net::now(),
             served,
             leftover: RefCell::new(None),
+            nodelay: Cell::new(false),
             _permit: permit,
             _held: worker.hold_seat(),
             worker,
+        }
+    }
+
+    /// Sends small writes at once from here on (`tcp_nodelay`); one system call per connection.
+    pub fn send_at_once(&self) {
+        if !self.nodelay.replace(true) && self.peer.is_some() {
+            // A connection that is broken already is found to be so by its next use.
+            let _ = self.stream.set_nodelay(true);
         }
     }
 

@@ -324,7 +324,8 @@ pub static TCP_NODELAY: Flag = flag("tcp_nodelay", HSL)
 pub static TCP_NOPUSH: Flag = flag("tcp_nopush", HSL)
     .default("off")
     .syntax("tcp_nopush on | off;")
-    .text("With `sendfile`: head and beginning of a file leave in one packet (TCP_CORK).")
+    .text("With `sendfile`: head and beginning of a file leave in one packet.")
+    .moot("they do so always: heads are sent with the kernel told that more follows")
     .example("tcp_nopush on;");
 
 pub static SENDFILE: Flag = flag("sendfile", HSLI)
@@ -337,6 +338,7 @@ pub static SENDFILE_MAX_CHUNK: Bytes = Directive::new("sendfile_max_chunk", HSL,
     .default("2m")
     .syntax("sendfile_max_chunk SIZE;")
     .text("The most of a file that is sent in one turn, so that other connections get theirs.")
+    .moot("turns end after 2 MiB whatever is sent, and a client cannot see turns")
     .example("sendfile_max_chunk 512k;");
 
 pub static CHUNKED_TRANSFER_ENCODING: Flag = flag("chunked_transfer_encoding", HSL)

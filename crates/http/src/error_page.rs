@@ -53,7 +53,7 @@ impl ErrorPage {
 /// What `error_page` says about an answer with `code`: where the journey goes on, or `None` when
 /// the built-in page is to be sent.
 pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
-    if x.error_page_used && !x.location.settings.recursive_error_pages {
+    if x.error_page_used {
         return None;
     }
     // Pages that lead to errors again come to an end here.
@@ -62,7 +62,7 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
     }
     let location = x.location.clone();
     let page = location.error_pages.iter().find(|page| page.codes.contains(&code))?;
-    x.error_page_used = true;
+    x.error_page_used = !location.settings.recursive_error_pages;
     x.status_override = match page.overwrite {
         None => Some(code),
         Some(status) => status,

@@ -15,6 +15,7 @@ use session::regex::Captures;
 use session::text::{Arena, Span};
 use session::variables::{Cells, Subject, Variables};
 use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -101,7 +102,8 @@ pub struct Exchange {
     pub background: bool,
     /// True after an internal redirect: locations marked `internal` are open.
     pub internal: bool,
-    /// True once `error_page` led somewhere, so that it does not do so again.
+    /// True once `error_page` led somewhere where `recursive_error_pages` is off, so that it does
+    /// not do so again.
     pub error_page_used: bool,
     /// The status that `error_page` demands in place of the content's.
     pub status_override: Option<u16>,
@@ -119,7 +121,11 @@ pub struct Exchange {
     pub(crate) cells: Cells,
     pub(crate) carried: Vec<crate::headers::Field>,
     states: Vec<Box<dyn Any>>,
+    lasting: Option<Lasting>,
 }
+
+/// States that live as long as the client's request; subrequests share them.
+type Lasting = Rc<RefCell<Vec<Rc<dyn Any>>>>;
 
 /// What went to the client.
 #[derive(Clone, Copy, Debug, Default)]
@@ -179,6 +185,7 @@ impl Exchange {
             cells,
             carried: Vec::new(),
             states: Vec::new(),
+            lasting: None,
         }
     }
 
@@ -206,6 +213,7 @@ impl Exchange {
         child.internal = true;
         child.client = self.client;
         child.request_id = self.request_id;
+        child.lasting = self.lasting.clone();
         child.cells = self.cells.clone();
         child.main_method = self.main_method.or(Some(self.request.method_text));
         child
@@ -252,6 +260,23 @@ impl Exchange {
         };
         // The position was found by type, or the state was just pushed with it.
         self.states[at].downcast_mut().expect("state of this type")
+    }
+
+    /// The state of type `T` that lives until the client's request is over, made when missing.
+    /// Internal redirects keep it, and subrequests that begin later share it.
+    pub fn lasting<T: Default + 'static>(&mut self) -> Rc<T> {
+        if let Some(state) = self.peek_lasting() {
+            return state;
+        }
+        let state = Rc::new(T::default());
+        self.lasting.get_or_insert_default().borrow_mut().push(state.clone());
+        state
+    }
+
+    /// The state of type `T` that lives until the client's request is over, if there is one.
+    pub fn peek_lasting<T: 'static>(&self) -> Option<Rc<T>> {
+        let states = self.lasting.as_ref()?.borrow();
+        states.iter().find_map(|state| state.clone().downcast().ok())
     }
 
     /// Makes the request a GET, as nginx does before it redirects internally to a page.

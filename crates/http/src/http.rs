@@ -1,6 +1,7 @@
 //! The compiled `http` block: what a worker serves from, immutable for its life.
 
 use crate::exchange::Exchange;
+use crate::module::Lifecycle;
 use crate::site::{Site, Sites};
 use crate::temp::TempFolder;
 use session::log::Log;
@@ -18,6 +19,8 @@ pub struct Http {
     pub variables: Rc<Variables<Exchange>>,
     /// Folders for temporary files: made by the master before workers start.
     pub temp_folders: Vec<Rc<TempFolder>>,
+    /// What follows the workers' lives.
+    pub lifecycles: Vec<Rc<dyn Lifecycle>>,
     /// The error log of the http level.
     pub error_log: Log,
 }

@@ -15,6 +15,7 @@ use crate::site::{self, Site};
 use session::log::Level;
 use session::text::{Arena, Span};
 use std::rc::Rc;
+use system::errno::Errno;
 use wire::http1::{
     BadRequest, Framing, Known, Method, RequestLine, Slice, Version, request_framing, request_host,
     target, token,
@@ -27,12 +28,15 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
         Ok(head) => head,
         Err(NoHead::Closed) => return After::Close,
         Err(NoHead::ClosedEarly) => {
-            let message = format_args!("client prematurely closed connection");
+            let doing = "while reading client request headers";
+            let message = format_args!("client prematurely closed connection {doing}");
             connection.log(Level::Info, message);
             return After::Close;
         }
         Err(NoHead::TimedOut) => {
-            connection.log(Level::Info, format_args!("client timed out"));
+            let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+            let doing = "while reading client request headers";
+            connection.log(Level::Info, format_args!("client timed out ({errno}) {doing}"));
             return if site.root.settings.reset_timedout { After::Reset } else { After::Close };
         }
         Err(NoHead::Bad { arena, line, fault }) => {
@@ -301,6 +305,11 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
             Verdict::Close => return Answered::Close,
             Verdict::Next => Verdict::Status(404),
             Verdict::Relocate => relocate(x).await,
+            // Nobody waits for these: the client was too slow, or is gone.
+            Verdict::Status(code @ (408 | 499)) => {
+                x.sent.logged_status = Some(code);
+                return Answered::Close;
+            }
             Verdict::Status(code) => {
                 x.status_override = None;
                 if error_page::ends_connection(code) {
@@ -544,6 +553,9 @@ async fn finish(x: &mut Exchange) -> After {
     }
     log(x);
     let settings = &x.location.settings;
+    if settings.tcp_nodelay && x.persistence == Persistence::Keep {
+        x.connection.send_at_once();
+    }
     match end {
         SendEnd::ClientLost if x.sent.timed_out && settings.reset_timedout => After::Reset,
         SendEnd::ClientLost => After::Close,

@@ -39,6 +39,6 @@ pub use exchange::{Exchange, Persistence};
 pub use headers::{Field, Headers};
 pub use http::{Endpoint, Http, Served};
 pub use location::{Location, LocationBuilder};
-pub use module::{Content, Filter, Guard, Logger, Module, Stage, Step, Verdict};
+pub use module::{Content, Filter, Guard, Lifecycle, Logger, Module, Stage, Step, Verdict};
 pub use response::Response;
 pub use worker::{Ending, Worker, drained};

@@ -320,7 +320,9 @@ impl Exchange {
                 }
                 ready!(connection.timer.poll_expired(cx));
                 self.body.broken = true;
-                self.log_error(Level::Info, format_args!("client timed out"));
+                let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+                let doing = "while reading client request body";
+                self.log_error(Level::Info, format_args!("client timed out ({errno}) {doing}"));
                 Poll::Ready(Err(BodyError::TimedOut))
             }
         }

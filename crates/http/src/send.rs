@@ -64,36 +64,23 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     if let Body::Tunnel(tunnel) = body {
         return send_tunnel(x, out, tunnel).await;
     }
-    let corked = cork(x, &body);
-    let mut sender = Sender { out, body, coding, left, ended: false, chunk: false };
+    let mut sender = Sender { out, body, coding, left, ended: false };
     let end = poll_fn(|cx| sender.poll(cx, x)).await;
     x.sent.complete = end == SendEnd::Complete;
-    if corked {
-        // A connection that is being closed may refuse; its bytes leave all the same.
-        let _ = x.connection.stream.set_nopush(false);
-    }
     end
 }
 
 async fn send_tunnel(x: &mut Exchange, mut out: OutQueue, tunnel: crate::body::Tunnel) -> SendEnd {
     x.persistence = Persistence::Close;
+    if x.location.settings.tcp_nodelay {
+        x.connection.send_at_once();
+    }
     let flushed = poll_fn(|cx| flush(cx, x, &mut out)).await;
     if flushed.is_err() {
         return SendEnd::ClientLost;
     }
     x.sent.bytes += tunnel(x.connection.clone()).await;
     SendEnd::Complete
-}
-
-/// With `tcp_nopush`, a file's head and beginning leave in one packet.
-fn cork(x: &Exchange, body: &Body) -> bool {
-    let settings = &x.location.settings;
-    let is_file = matches!(body, Body::Whole(Data::File(_)));
-    is_file
-        && settings.sendfile
-        && settings.tcp_nopush
-        && x.connection.peer.is_some()
-        && x.connection.stream.set_nopush(true).is_ok()
 }
 
 fn length_of(coding: Coding) -> u64 {
@@ -312,8 +299,6 @@ struct Sender {
     /// Bytes of a body of known length still to come.
     left: u64,
     ended: bool,
-    /// A chunk was begun: its end is still to be written.
-    chunk: bool,
 }
 
 impl Sender {
@@ -332,6 +317,9 @@ impl Sender {
                     Poll::Ready(Err(_)) => return Poll::Ready(self.broken(cx, x)),
                     Poll::Pending => {
                         waiting = true;
+                        if x.location.settings.tcp_nodelay {
+                            x.connection.send_at_once();
+                        }
                         break;
                     }
                 }
@@ -360,9 +348,9 @@ impl Sender {
         match self.coding {
             Coding::Chunked => {
                 let mut size = [0u8; 20];
-                self.out.push(Block::copy_of(chunk_head(&mut size, length, self.chunk)));
-                self.chunk = true;
+                self.out.push(Block::copy_of(chunk_head(&mut size, length)));
                 self.out.push(data);
+                self.out.push(Data::from(&b"\r\n"[..]));
             }
             Coding::Length(_) => {
                 // More than was announced would be read as the next answer.
@@ -380,9 +368,6 @@ impl Sender {
             return;
         }
         let mut end = Vec::with_capacity(16);
-        if self.chunk {
-            end.extend_from_slice(b"\r\n");
-        }
         end.extend_from_slice(b"0\r\n");
         for field in x.response.trailers.iter() {
             end.extend_from_slice(field.name(&x.arena));
@@ -414,7 +399,9 @@ impl Sender {
 
 fn lost(x: &mut Exchange, error: &io::Error) -> SendEnd {
     if error.kind() == io::ErrorKind::TimedOut {
-        x.log_error(Level::Info, format_args!("client timed out"));
+        let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+        let doing = "while sending response to client";
+        x.log_error(Level::Info, format_args!("client timed out ({errno}) {doing}"));
         x.sent.timed_out = true;
     } else {
         let text = Errno::from(error);
@@ -423,14 +410,12 @@ fn lost(x: &mut Exchange, error: &io::Error) -> SendEnd {
     SendEnd::ClientLost
 }
 
-/// `\r\n1F\r\n`: the end of the chunk before, and the size of the next.
-fn chunk_head(buffer: &mut [u8; 20], length: u64, after_chunk: bool) -> &[u8] {
+/// `1F\r\n`: the size of a chunk.
+fn chunk_head(buffer: &mut [u8; 20], length: u64) -> &[u8] {
     use std::io::Write;
     let size = buffer.len();
     let mut rest = &mut buffer[..];
-    let before: &[u8] = if after_chunk { b"\r\n" } else { b"" };
-    // Sixteen digits and four line ends fit in the buffer.
-    let _ = rest.write_all(before);
+    // Sixteen digits and a line end fit in the buffer.
     let _ = write!(rest, "{length:x}\r\n");
     let used = size - rest.len();
     &buffer[..used]

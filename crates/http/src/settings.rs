@@ -147,12 +147,8 @@ pub struct Settings {
     pub lingering_timeout_ms: u64,
     /// Send each piece as soon as it is there.
     pub tcp_nodelay: bool,
-    /// Fill packets before sending them when files are sent.
-    pub tcp_nopush: bool,
     /// Send files from the kernel.
     pub sendfile: bool,
-    /// Longest piece of a file sent at a time; 0: no limit.
-    pub sendfile_max_chunk: u64,
     /// Chunked bodies for HTTP/1.1 clients.
     pub chunked: bool,
     /// Answer with entity tags for files.
@@ -182,6 +178,8 @@ impl Settings {
         let (root, alias) = c.root(scope);
         let (timeout_ms, header_s) = scope.get(&d::KEEPALIVE_TIMEOUT);
         let disable = scope.get(&d::KEEPALIVE_DISABLE);
+        scope.find(&d::TCP_NOPUSH);
+        scope.find(&d::SENDFILE_MAX_CHUNK);
         Settings {
             root,
             alias,
@@ -198,7 +196,7 @@ impl Settings {
             },
             send_timeout_ms: scope.get(&d::SEND_TIMEOUT),
             tokens: scope.get(&d::SERVER_TOKENS),
-            internal: scope.local(&d::INTERNAL).is_some(),
+            internal: scope.find(&d::INTERNAL).is_some(),
             body_max: scope.get(&d::CLIENT_MAX_BODY_SIZE),
             body_buffer: scope.get(&d::CLIENT_BODY_BUFFER_SIZE) as usize,
             body_timeout_ms: scope.get(&d::CLIENT_BODY_TIMEOUT),
@@ -209,9 +207,7 @@ impl Settings {
             lingering_time_ms: scope.get(&d::LINGERING_TIME),
             lingering_timeout_ms: scope.get(&d::LINGERING_TIMEOUT),
             tcp_nodelay: scope.get(&d::TCP_NODELAY),
-            tcp_nopush: scope.get(&d::TCP_NOPUSH),
             sendfile: scope.get(&d::SENDFILE),
-            sendfile_max_chunk: scope.get(&d::SENDFILE_MAX_CHUNK),
             chunked: scope.get(&d::CHUNKED_TRANSFER_ENCODING),
             etag: scope.get(&d::ETAG),
             absolute_redirect: scope.get(&d::ABSOLUTE_REDIRECT),

@@ -65,6 +65,9 @@ impl Worker {
         if let Some(seat) = &self.seat {
             seat.retire();
         }
+        for lifecycle in &self.http.lifecycles {
+            lifecycle.worker_ends();
+        }
         for waker in self.acceptors.take() {
             waker.wake();
         }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use balance::{PeerIndex, Tried, Verdict};
 use net::{ConnectOptions, Stream};
 use rustix::io::Errno as sys;
+use session::budget::{self, Permit};
 use session::log::Level;
 use system::errno::Errno;
 use system::socket::SocketError;
@@ -77,6 +78,8 @@ pub enum ConnectFailure {
     Timeout,
     /// We have no descriptor, memory or such a local address. Another peer would not help.
     Ours,
+    /// `worker_connections` are in use. Another peer would not help.
+    Exhausted,
 }
 
 /// Why there is no connection.
@@ -180,6 +183,7 @@ impl Attempts {
             return Ok(lease);
         }
         self.fresh = false;
+        let Some(permit) = budget::acquire() else { return Err(ConnectError::exhausted()) };
         let address = &self.group.peer(peer).address;
         let connected = net::timeout(how.timeout_ms, net::connect(address, &how.options)).await;
         let stream = match connected {
@@ -187,7 +191,8 @@ impl Attempts {
             Some(Err(error)) => return Err(ConnectError::new(error, address.is_unix())),
             Some(Ok(stream)) => stream,
         };
-        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner: how.owner };
+        let owner = how.owner;
+        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner, permit };
         Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
     }
 
@@ -221,6 +226,9 @@ impl ConnectError {
     pub fn message(&self, peer: &str) -> Cow<'static, str> {
         match self.kind {
             ConnectFailure::Timeout => "upstream timed out".into(),
+            ConnectFailure::Exhausted => {
+                format!("{} worker_connections are not enough", budget::limit()).into()
+            }
             ConnectFailure::Refused if self.at_once => {
                 format!("{}() to {peer} failed", self.call).into()
             }
@@ -248,6 +256,15 @@ impl ConnectError {
             Level::Crit
         } else {
             Level::Alert
+        }
+    }
+
+    fn exhausted() -> ConnectError {
+        ConnectError {
+            kind: ConnectFailure::Exhausted,
+            call: "connect",
+            errno: sys::MFILE.into(),
+            at_once: false,
         }
     }
 
@@ -304,8 +321,8 @@ impl Lease {
     }
 
     /// Takes the connection out of the group's hands, for upgrades.
-    pub fn into_stream(self) -> Stream {
-        self.idle.stream
+    pub fn into_stream(self) -> (Stream, Permit) {
+        (self.idle.stream, self.idle.permit)
     }
 }
 

@@ -54,6 +54,12 @@ impl Groups {
         self.named.get(&name.to_ascii_lowercase())
     }
 
+    /// The group that [`Groups::locate`] would find without making one.
+    pub fn known(&self, target: &Target, default_port: u16) -> Option<&Rc<Group>> {
+        let named = self.named(&target.text).filter(|_| target.port.is_none());
+        named.or_else(|| self.implied.get(&implied_key(target, default_port)))
+    }
+
     /// All groups, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Group>> {
         self.named.values().chain(self.implied.values())
@@ -79,11 +85,7 @@ impl Groups {
                 Some(port) => Err(format!("upstream \"{}\" may not have port {port}", target.text)),
             };
         }
-        let port = match target.host {
-            Host::Unix(_) => None,
-            _ => Some(target.port.unwrap_or(default_port)),
-        };
-        let key = (target.text.to_ascii_lowercase(), port);
+        let key = implied_key(target, default_port);
         if let Some(group) = self.implied.get(&key) {
             return Ok(group.clone());
         }
@@ -105,6 +107,15 @@ impl Groups {
         self.implied.insert(key, group.clone());
         Ok(group)
     }
+}
+
+/// Under what a group made for a URL is found: host and port.
+fn implied_key(target: &Target, default_port: u16) -> (String, Option<u16>) {
+    let port = match target.host {
+        Host::Unix(_) => None,
+        _ => Some(target.port.unwrap_or(default_port)),
+    };
+    (target.text.to_ascii_lowercase(), port)
 }
 
 /// The sizes of the zones by name, 0 until one is given.

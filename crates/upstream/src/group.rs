@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use balance::{Memory, Method, PeerIndex, PeerOptions};
 use net::{Stream, Timer};
+use session::budget::Permit;
 use system::socket::Address;
 
 use crate::attempts::Attempts;
@@ -119,6 +120,8 @@ pub(crate) struct Idle {
     pub(crate) requests: u64,
     pub(crate) born_ms: u64,
     pub(crate) owner: usize,
+    /// One of the worker's connections, kept or in use.
+    pub(crate) permit: Permit,
 }
 
 impl Idle {

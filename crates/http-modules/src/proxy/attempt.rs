@@ -153,6 +153,7 @@ pub(super) async fn attempt(
         armed: None,
         write_error: None,
         is_head: head.is_head,
+        upgrade: head.upgrade,
     };
     let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
     let (bytes_sent, sent_whole) =
@@ -266,11 +267,15 @@ fn log_connect(context: &Context<'_>, x: &mut Exchange, error: &ConnectError) ->
     let name = String::from_utf8_lossy(x.text(context.name)).into_owned();
     let (message, errno) = (error.message(&name), error.errno);
     let doing = "while connecting to upstream";
+    if error.kind == ConnectFailure::Exhausted {
+        context.log(x, Level::Alert, format_args!("{message} {doing}"));
+        return Cause::Ours;
+    }
     context.log(x, error.level(), format_args!("{message} ({errno}) {doing}"));
     match error.kind {
         ConnectFailure::Refused => Cause::Failed,
         ConnectFailure::Timeout => Cause::Timeout,
-        ConnectFailure::Ours => Cause::Ours,
+        ConnectFailure::Ours | ConnectFailure::Exhausted => Cause::Ours,
     }
 }
 
@@ -292,6 +297,7 @@ struct Dialogue<'a> {
     armed: Option<Waiting>,
     write_error: Option<io::Error>,
     is_head: bool,
+    upgrade: bool,
 }
 
 /// Queues pieces as one chunk (RFC 9112 section 7.1).
@@ -429,6 +435,12 @@ impl Dialogue<'_> {
                             return None;
                         }
                         continue;
+                    }
+                    if line.status == 101 && !self.upgrade {
+                        let message = "upstream switched protocols unasked while reading response \
+                                       header from upstream";
+                        self.context.log(x, Level::Error, format_args!("{message}"));
+                        return Some(Err(Cause::InvalidHead));
                     }
                     let head = &block.filled()[..len];
                     return Some(

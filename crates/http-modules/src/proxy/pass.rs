@@ -113,7 +113,7 @@ async fn ask(
     mut attempts: Attempts,
 ) -> Verdict {
     loop {
-        let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts) };
+        let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts, &call.resolved) };
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
         x.state_or_default::<UpstreamLog>().begin(name);
         let head = request::head(settings, x, &call.resolved, call.framing);
@@ -194,13 +194,15 @@ fn may_repeat(
     settings.next & needed == needed && !(call.sent && call.streamed) && in_time
 }
 
-fn no_peers(x: &mut Exchange, attempts: &Attempts) -> Verdict {
+fn no_peers(x: &mut Exchange, attempts: &Attempts, to: &target::Resolved) -> Verdict {
     let name = x.arena.push(attempts.group().name().as_bytes());
     let log = x.state_or_default::<UpstreamLog>();
     log.begin(name).status = Some(502);
+    let path = to.path.unwrap_or_else(|| target::kept(x));
     let mark = x.arena.mark();
     x.arena.push(b"http://");
     x.arena.copy(name);
+    x.arena.copy(path);
     let url = x.arena.since(mark);
     x.state_or_default::<UpstreamLog>().url = Some(url);
     x.log_error(Level::Error, format_args!("no live upstreams while connecting to upstream"));

@@ -8,8 +8,9 @@ use http::{Compiler, Exchange};
 use net::Block;
 use session::text::{Span, push_number};
 use session::variables::{Segment, Template};
+use smallvec::SmallVec;
 use std::cell::RefCell;
-use wire::http1::Known;
+use wire::http1::{Known, token};
 
 /// Which fields a request gets, compiled from `proxy_set_header` and the defaults.
 pub(super) struct Plan {
@@ -195,11 +196,24 @@ fn framing_fields(plan: &Plan, framing: BodyFraming, out: &mut Vec<u8>) {
     }
 }
 
+/// Values of Connection that name other fields: those concern the client's connection only (RFC
+/// 9110 section 7.6.1). Nearly always there is none.
+fn listed_by_connection(x: &Exchange) -> SmallVec<[&[u8]; 1]> {
+    const USUAL: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
+    let is_usual = |t: &[u8]| USUAL.iter().any(|usual| t.eq_ignore_ascii_case(usual));
+    let values = x.request.headers.all(Known::Connection).map(|field| x.text(field.value));
+    values.filter(|value| !token::tokens(value).all(is_usual)).collect()
+}
+
 fn client_fields(plan: &Plan, x: &Exchange, out: &mut Vec<u8>) {
     let arena = &x.arena;
+    let listed = listed_by_connection(x);
     for field in x.request.headers.iter() {
         let name = field.name(arena);
         if plan.skips(field.known, name) {
+            continue;
+        }
+        if listed.iter().any(|value| token::tokens(value).any(|t| t.eq_ignore_ascii_case(name))) {
             continue;
         }
         out.extend_from_slice(name);

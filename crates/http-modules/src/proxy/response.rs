@@ -204,7 +204,7 @@ fn tunnel(
     };
     record_end(x, started, None);
     let rest: Option<Chunk> = answer.rest;
-    let stream = answer.lease.into_stream();
+    let (stream, permit) = answer.lease.into_stream();
     x.response.body = Body::Tunnel(Box::new(move |connection| {
         Box::pin(async move {
             let (mut to_server, mut to_client) = (OutQueue::new(), OutQueue::new());
@@ -218,6 +218,7 @@ fn tunnel(
             let client = &connection.stream;
             let relayed = relay(client, &stream, to_server, to_client, &relaying, ending).await;
             attempts.done(Outcome::Ok);
+            drop(permit);
             relayed.to_first
         })
     }));
