@@ -583,3 +583,40 @@ fn bodies_of_requests_survive_a_rewrite() {
     assert_eq!(client.post("/a", "hello").text(), "hello");
     assert_eq!(backend.last_request().target, "/b");
 }
+
+#[test]
+fn an_error_page_that_fails_is_replaced_where_the_first_error_was_recursive() {
+    let server = Server::start(Config::server(
+        "location / { error_page 404 = @again; return 404; }
+         location @again { recursive_error_pages on; error_page 404 = @never; return 404; }
+         location @never { return 200 never; }
+         location /on/ { recursive_error_pages on; error_page 404 = @more; return 404; }
+         location @more { error_page 404 = @last; return 404; }
+         location @last { return 200 last; }",
+    ));
+    assert_eq!(server.get("/").status, 404);
+    assert_eq!(server.get("/on/").text(), "last");
+}
+
+#[test]
+fn nested_locations_are_as_internal_as_theirs() {
+    let server = Server::start(Config::server(
+        "location /in/ { internal; location /in/x { return 200 x; } }
+         location /to/ { rewrite ^/to/(.*) /in/$1; }",
+    ));
+    assert_eq!(server.get("/in/x").status, 404);
+    assert_eq!(server.get("/to/x").text(), "x");
+}
+
+#[test]
+fn the_redirect_to_a_folder_has_the_settings_of_its_location() {
+    let config = Config::server(
+        "location /app/ { add_header X-Where app; proxy_pass http://127.0.0.1:%%BACKEND%%; }
+         location /in/ { internal; proxy_pass http://127.0.0.1:%%BACKEND%%; }",
+    );
+    let backend = Backend::named("b");
+    let server = Server::start(config.with("BACKEND", backend.port()));
+    let response = server.get("/app");
+    assert_eq!((response.status, response.header("X-Where")), (301, Some("app")));
+    assert_eq!(server.get("/in").status, 404);
+}
