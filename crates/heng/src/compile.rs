@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use config::{Diagnostic, Scope, Sink, Tree, in_order, refuses};
 use session::log::{self, Log, LogFiles};
+use session::zones::Zones;
 use system::driver;
 use system::process::{self, Account};
 
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub files: LogFiles,
     /// The log of the main level.
     pub log: Log,
+    /// Named zones of shared memory; those of the same name live on in the next snapshot.
+    pub zones: Zones,
     pub engines: Vec<Rc<dyn Engine>>,
 }
 
@@ -108,13 +111,18 @@ fn compile_tree(
     let files = LogFiles::new(&places.prefix);
     let log = log::compile_main(root, &files, error_log);
     let core = compile_core(root, late, places)?;
+    let zones = Zones::default();
     let engines = modules::ENGINES
         .iter()
         .filter_map(|compile| {
-            compile(root, Surroundings { prefix: &places.prefix, logs: &files, log: &log })
+            let prefix = &places.prefix;
+            compile(root, Surroundings { prefix, logs: &files, log: &log, zones: &zones })
         })
         .collect();
-    Some(Snapshot { core, files, log, engines })
+    for fault in zones.faults() {
+        late.error(None, fault);
+    }
+    Some(Snapshot { core, files, log, zones, engines })
 }
 
 fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> {

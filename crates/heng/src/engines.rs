@@ -12,6 +12,7 @@ use std::rc::Rc;
 use config::Scope;
 use net::{Listener, Seat};
 use session::log::{Log, LogFiles};
+use session::zones::Zones;
 use system::socket::{Address, ListenOptions};
 
 /// A socket that an engine wants open.
@@ -29,6 +30,8 @@ pub struct Surroundings<'c> {
     pub logs: &'c LogFiles,
     /// The log of the main level.
     pub log: &'c Log,
+    /// Named zones of shared memory.
+    pub zones: &'c Zones,
 }
 
 /// Compiles an engine from the main level; nothing when its block is absent. Faults go to the

@@ -10,6 +10,7 @@ use config::DiskFiles;
 use net::Seats;
 use session::log;
 use session::log::{Level, Log, no_context};
+use session::zones::Zones;
 use system::identity::identity;
 use system::process::{self, Resource};
 
@@ -57,7 +58,8 @@ impl Generation {
         let compilation = compile(&DiskFiles, places, globals, error_log);
         report::to_log(log, &compilation.tree, &compilation.diagnostics);
         report::to_log(log, &compilation.tree, &compilation.late);
-        open(compilation.snapshot?, &self.listeners, Purpose::Serve, log).ok()
+        let present = Present { listeners: &self.listeners, zones: Some(&self.snapshot.zones) };
+        open(compilation.snapshot?, present, Purpose::Serve, log).ok()
     }
 }
 
@@ -65,11 +67,19 @@ impl Generation {
 #[derive(Debug)]
 pub struct CannotOpen;
 
-/// Opens what a snapshot needs, sharing the sockets of `present`. Until its own log is open,
-/// failures go to `log`.
+/// What is open already and may be taken over.
+#[derive(Clone, Copy)]
+pub struct Present<'p> {
+    pub listeners: &'p Listeners,
+    /// Nothing at a start: zones do not outlive the program.
+    pub zones: Option<&'p Zones>,
+}
+
+/// Opens what a snapshot needs, sharing the sockets and zones of `present`. Until its own log is
+/// open, failures go to `log`.
 pub fn open(
     snapshot: Snapshot,
-    present: &Listeners,
+    present: Present<'_>,
     purpose: Purpose,
     log: &Log,
 ) -> Result<Generation, CannotOpen> {
@@ -89,9 +99,14 @@ pub fn open(
         return Err(CannotOpen);
     }
     let log = &snapshot.log;
+    if let Err(message) = snapshot.zones.open(present.zones) {
+        log!(log, Level::Emerg, None, &no_context, "{message}");
+        return Err(CannotOpen);
+    }
+    let listeners = present.listeners;
     let workers = if core.master_process { core.workers } else { 1 };
     let listeners =
-        present.reopen(&snapshot.listeners(), workers, purpose, log).map_err(|_| CannotOpen)?;
+        listeners.reopen(&snapshot.listeners(), workers, purpose, log).map_err(|_| CannotOpen)?;
     if purpose == Purpose::Serve {
         say_event_method(&snapshot);
     }

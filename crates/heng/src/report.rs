@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use config::{Diagnostic, Tree};
-use session::log::{Level, Log, mirror_to_stderr, no_context};
+use session::log::{Level, Log, LogFiles, mirror_to_stderr, no_context};
 use session::log_errno;
 use system::identity::identity;
 
@@ -65,9 +65,13 @@ pub fn to_log(log: &Log, tree: &Tree, findings: &[Diagnostic]) {
 }
 
 /// Ends the time in which messages also go to the terminal of whoever started the program:
-/// from here on they go to the log alone, and so does what anybody writes to stderr.
-pub fn leave_stderr(log: &Log) {
+/// from here on they go to the log alone, and so does what anybody writes to stderr, unless it is
+/// the file of some log.
+pub fn leave_stderr(log: &Log, files: &LogFiles) {
     mirror_to_stderr(None);
+    if files.uses_stderr() {
+        return;
+    }
     if let Err(error) = log.redirect_stderr() {
         log_errno!(log, Level::Alert, error.into(), None, &no_context, "dup2(STDERR) failed");
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use config::DiskFiles;
-use session::log::{Level, Log, no_context};
+use session::log::{Level, Log, LogFiles, no_context};
 use session::{log, log_errno};
 use system::process;
 use system::signals::{self, Signal, SignalQueue};
@@ -15,7 +15,7 @@ use crate::command_line::{Options, Request, Test};
 use crate::compile::{Compilation, Snapshot, compile};
 use crate::listeners::{Listeners, Purpose};
 use crate::master::{self, Birth, Master, OlderProgram, master_signals};
-use crate::open::{Generation, Origin, open, say_who_we_are};
+use crate::open::{Generation, Origin, Present, open, say_who_we_are};
 use crate::paths::{self, Places};
 use crate::pid_file;
 use crate::report::{Early, leave_stderr, say, say_as_program};
@@ -66,9 +66,9 @@ fn test(options: &Options, early: &Early, origin: &Origin, compilation: Compilat
     }
     let Compilation { tree, late, snapshot, .. } = compilation;
     early.report(&tree, &late);
-    let opened = snapshot.is_some_and(|snapshot| {
-        open(snapshot, &Listeners::default(), Purpose::Test, &early.log).is_ok()
-    });
+    let nothing = Present { listeners: &Listeners::default(), zones: None };
+    let opened =
+        snapshot.is_some_and(|snapshot| open(snapshot, nothing, Purpose::Test, &early.log).is_ok());
     if !opened {
         say_as_program(&format!("configuration file {file} test failed"));
         return FAILURE;
@@ -124,7 +124,10 @@ fn start(origin: Origin, snapshot: Snapshot, early: &Log) -> i32 {
     if pid_file::test(&snapshot.core.pid_file, early).is_err() {
         return FAILURE;
     }
-    let Ok(generation) = open(snapshot, &present, Purpose::Serve, early) else { return FAILURE };
+    let inherited_listeners = Present { listeners: &present, zones: None };
+    let Ok(generation) = open(snapshot, inherited_listeners, Purpose::Serve, early) else {
+        return FAILURE;
+    };
     drop(present);
     let log = generation.snapshot.log.clone();
     log.set_process();
@@ -170,6 +173,7 @@ impl Running {
     fn serve(self) -> i32 {
         let Running { origin, generation, queue, birth, log, background } = self;
         let pid_path = generation.snapshot.core.pid_file.clone();
+        let files = generation.snapshot.files.clone();
         if !generation.snapshot.core.master_process {
             let single = match Single::start(origin, generation, queue) {
                 Ok(single) => single,
@@ -179,14 +183,14 @@ impl Running {
                     return FAILURE;
                 }
             };
-            return match appear(&pid_path, &log, background) {
+            return match appear(&pid_path, &log, &files, background) {
                 true => single.run(),
                 false => FAILURE,
             };
         }
         title::set(&master::title(title::arguments()));
         let mut master = Master::new(origin, birth, generation, queue);
-        if !master.begin() || !appear(&pid_path, &log, background) {
+        if !master.begin() || !appear(&pid_path, &log, &files, background) {
             return master.give_up(FAILURE);
         }
         master.run()
@@ -195,11 +199,16 @@ impl Running {
 
 /// Says to the outside that the program serves: the pid file, and the end of the command that
 /// started it. From then on messages go to the log alone.
-fn appear(pid_path: &Path, log: &Log, background: Option<process::Readiness>) -> bool {
+fn appear(
+    pid_path: &Path,
+    log: &Log,
+    files: &LogFiles,
+    background: Option<process::Readiness>,
+) -> bool {
     if pid_file::create(pid_path, log).is_err() {
         return false;
     }
-    leave_stderr(log);
+    leave_stderr(log, files);
     if let Some(background) = background {
         background.announce();
     }

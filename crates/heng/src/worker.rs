@@ -72,7 +72,7 @@ pub fn run(generation: Generation, number: usize, announcer: Option<Announcer>) 
     let log = generation.snapshot.log.clone();
     let code = match begin(&generation, number) {
         Ok(worker) => {
-            leave_stderr(&log);
+            leave_stderr(&log, &generation.snapshot.files);
             // The master's copies of the sockets would keep addresses open after a stop.
             drop(generation);
             if let Some(announcer) = announcer {

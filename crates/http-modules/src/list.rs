@@ -16,6 +16,7 @@ pub static MODULES: &[&Module] = &[
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
+    &crate::limit_req::MODULE,
     &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,

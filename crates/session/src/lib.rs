@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod budget;
 pub mod clock;
 pub mod contexts;
+pub mod limit_req;
 pub mod log;
 pub mod map;
 pub mod names;
@@ -13,7 +14,9 @@ pub mod network;
 pub mod pattern;
 pub mod random;
 pub mod regex;
+pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod text;
 pub mod variables;
+pub mod zones;

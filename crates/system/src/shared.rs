@@ -504,7 +504,9 @@ pub(crate) fn forget_own_birth() {
     OWN_MARK.store(0, Ordering::Relaxed);
 }
 
-fn own_mark() -> u64 {
+/// What tells this process from all others that live or lived: its number and its birth. Never 0.
+/// For entries of a zone that belong to a process; see [`is_dead`].
+pub fn own_mark() -> u64 {
     let known = OWN_MARK.load(Ordering::Relaxed);
     if known != 0 {
         return known;
@@ -541,8 +543,8 @@ fn birth_of(pid: u32) -> Birth {
     }
 }
 
-/// Whether the process that wrote a lock word is gone.
-fn is_dead(word: u64) -> bool {
+/// Whether the process of a mark is gone: [`own_mark`], or a lock's word. Reads a file of /proc.
+pub fn is_dead(word: u64) -> bool {
     let (pid, born) = ((word & !WAITERS) as u32, (word >> 32) as u32);
     match birth_of(pid) {
         Birth::At(found) => born != 0 && found != born,

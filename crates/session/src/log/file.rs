@@ -294,6 +294,11 @@ impl LogFiles {
         self.entry(PathBuf::new())
     }
 
+    /// Whether anything is logged to stderr, at whatever level of the configuration.
+    pub fn uses_stderr(&self) -> bool {
+        self.inner.files.borrow().iter().any(|file| file.is_stderr())
+    }
+
     /// The path with the prefix in front, unless it has a root. nginx puts the two together as
     /// texts, and messages show the result.
     pub fn absolute(&self, path: &Path) -> PathBuf {
