@@ -225,7 +225,8 @@ fn a_text_that_is_cut_into_pieces_is_found_and_what_may_pass_is_not_held() {
     });
     let server = Server::start(
         Config::server(
-            "proxy_buffering off; proxy_http_version 1.1; sub_filter needle PIN; sub_filter_once off;
+            "proxy_buffering off; proxy_http_version 1.1;
+             sub_filter needle PIN; sub_filter_once off;
              location / { proxy_pass http://127.0.0.1:%%BACKEND%%; }",
         )
         .with("BACKEND", backend.port()),

@@ -111,6 +111,11 @@ pub enum Source {
 
 fn read_source(args: &Args<'_>) -> Result<Source, Invalid> {
     let name = args.word(0).bytes();
+    if name == b"proxy_protocol" {
+        // It would never find anything: no listener takes the PROXY protocol.
+        let message = "invalid value \"proxy_protocol\" in \"real_ip_header\" directive";
+        return Err(Invalid::new(message).at(0).help("name a field of the request"));
+    }
     Ok(match Known::of(name) {
         Known::Other => Source::Field(name.to_ascii_lowercase().into()),
         known => Source::Known(known),
@@ -280,6 +285,13 @@ mod tests {
         check("unknown", None);
         check("", None);
         check("192.0.2.1\u{e4}", None);
+    }
+
+    #[test]
+    fn sources() {
+        assert_eq!(REAL_IP_HEADER.read_text("x-real-ip"), Ok(Source::Known(Known::XRealIp)));
+        assert_eq!(REAL_IP_HEADER.read_text("X-Mine"), Ok(Source::Field((*b"x-mine").into())));
+        assert!(REAL_IP_HEADER.read_text("proxy_protocol").is_err());
     }
 
     #[test]
