@@ -1,10 +1,11 @@
-//! What a developer runs: `cargo xtask test | tidy | docs | directives`.
+//! What a developer runs: `cargo xtask test | tidy | docs | directives | bench`.
 //!
 //! Each command is a module with a `run` that returns whether all was well. The tasks use
 //! nothing but the standard library, so that they build in seconds on a clean clone.
 #![forbid(unsafe_code)]
 
 mod artifacts;
+mod bench;
 mod directives;
 mod docs;
 mod peers;
@@ -28,6 +29,8 @@ usage: cargo xtask COMMAND
         write the reference manual from the directive tables; --check fails when it is stale
   directives [NAME...]
         for every directive, find a test that fails when the directive is deleted
+  bench [--rounds N] [--seconds N] [--write] [ROW...]
+        measure heng beside nginx and HAProxy, in turns; --write writes bench/RESULTS.md
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
                 _ => Err(format!("docs does not know {rest:?}")),
             },
             "directives" => directives::run(rest),
+            "bench" => bench::Options::parse(rest).and_then(|options| bench::run(&options)),
             "-h" | "--help" | "help" => {
                 print!("{USAGE}");
                 Ok(true)
