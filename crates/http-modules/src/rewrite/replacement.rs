@@ -7,7 +7,7 @@ use http::compile::Compiler;
 use http::{Exchange, Verdict};
 use session::log::{Bytes, Level};
 use session::pattern::Pattern;
-use session::regex::{Captures, Case};
+use session::regex::{Captures, Case, Regex};
 use session::text::Span;
 use session::variables::{Subject, Template};
 use wire::http1::escape::{self, Escape, Unescape};
@@ -50,7 +50,12 @@ pub(super) fn read_rewrite(args: &Args<'_>) -> Result<RewriteLine, Invalid> {
         "break" => (true, true, 302),
         "redirect" => (true, false, 302),
         "permanent" => (true, false, 301),
-        _ => return Err(Invalid::new(format!("invalid parameter \"{flag}\"")).at(2)),
+        _ => {
+            // nginx looks at the pattern first.
+            Regex::new(&args.str(0), Case::Sensitive)
+                .map_err(|reason| Invalid::new(reason).at(0))?;
+            return Err(Invalid::new(format!("invalid parameter \"{flag}\"")).at(2));
+        }
     };
     let source = config::Template::parse(text).map_err(|reason| Invalid::new(reason).at(1))?;
     let target = match is_url || matches!(flag.as_ref(), "redirect" | "permanent") {
