@@ -9,6 +9,7 @@ pub mod access_log;
 pub mod auth_request;
 pub mod headers;
 pub mod index;
+pub mod limit_conn;
 pub mod limit_req;
 pub mod list;
 pub mod map;

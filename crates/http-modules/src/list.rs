@@ -17,6 +17,7 @@ pub static MODULES: &[&Module] = &[
     &crate::rewrite::MODULE,
     // Limits and access.
     &crate::limit_req::MODULE,
+    &crate::limit_conn::MODULE,
     &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,

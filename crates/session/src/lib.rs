@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod budget;
 pub mod clock;
 pub mod contexts;
+pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
