@@ -2,7 +2,7 @@
 //! named groups of the pattern stand for.
 
 use crate::log::{Bytes, Level};
-use crate::regex::{Captures, Case, Regex};
+use crate::regex::{Case, Regex};
 use crate::text::Span;
 use crate::variables::{Subject, VariableId, Variables};
 
@@ -37,7 +37,7 @@ impl Pattern {
     ///
     /// # Errors
     /// The match was given up; the reason is in the error log.
-    pub fn matches<X: Subject>(&self, x: &mut X, subject: Span) -> Result<bool, ()> {
+    pub fn matches<X: Subject>(&self, x: &mut X, subject: Span) -> Result<bool, GivenUp> {
         match self.regex.captures(x.arena(), subject) {
             Ok(None) => Ok(false),
             Ok(Some(captures)) => {
@@ -45,10 +45,7 @@ impl Pattern {
                     let value = captures.group(*group).unwrap_or_default();
                     x.cells().assign(*variable, Some(value));
                 }
-                x.set_captures(match self.regex.groups() {
-                    0 | 1 => Captures::default(),
-                    _ => captures,
-                });
+                x.set_captures(captures);
                 Ok(true)
             }
             Err(reason) => {
@@ -60,7 +57,7 @@ impl Pattern {
                         "pcre2_match() failed: {reason} on \"{text}\" using \"{pattern}\""
                     ),
                 );
-                Err(())
+                Err(GivenUp)
             }
         }
     }

@@ -4,7 +4,9 @@
 //! so that one request cannot hold a worker (pcre2api(3), "match limit").
 
 use crate::text::{Arena, Span};
+use pcre2::bytes::CaptureLocations;
 use smallvec::SmallVec;
+use std::cell::RefCell;
 
 /// How many internal calls one match may cost before it is given up.
 const MATCH_LIMIT: u32 = 1_000_000;
@@ -15,6 +17,8 @@ pub struct Regex {
     code: pcre2::bytes::Regex,
     /// Group number and name of each named group.
     names: Vec<(u8, Box<str>)>,
+    /// Where groups are written while matching: made once, used by every match.
+    places: RefCell<CaptureLocations>,
 }
 
 /// Whether letters match regardless of case.
@@ -57,7 +61,8 @@ impl Regex {
             .enumerate()
             .filter_map(|(n, name)| Some((u8::try_from(n).ok()?, name.as_deref()?.into())))
             .collect();
-        Ok(Regex { pattern: pattern.into(), code, names })
+        let places = RefCell::new(code.capture_locations());
+        Ok(Regex { pattern: pattern.into(), code, names, places })
     }
 
     /// The pattern as written.
@@ -83,16 +88,17 @@ impl Regex {
         self.code.is_match(subject).map_err(|error| error.to_string())
     }
 
-    /// Matches text of `arena` and keeps the groups when it succeeds.
+    /// Matches text of `arena` and keeps the groups when it succeeds; of a pattern without groups
+    /// nothing is kept.
     ///
     /// # Errors
     /// As [`Regex::is_match`].
     pub fn captures(&self, arena: &Arena, subject: Span) -> Result<Option<Captures>, String> {
         let text = arena.text(subject);
-        if self.code.captures_len() == 1 && !self.is_match(text)? {
-            return Ok(None);
+        if self.code.captures_len() == 1 {
+            return Ok(self.is_match(text)?.then(Captures::default));
         }
-        let mut places = self.code.capture_locations();
+        let mut places = self.places.borrow_mut();
         let found = self.code.captures_read(&mut places, text);
         if found.map_err(|error| error.to_string())?.is_none() {
             return Ok(None);
