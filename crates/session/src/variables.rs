@@ -49,7 +49,7 @@ pub enum Source<X> {
     /// A member of a family (`arg_`, `http_`, `cookie_` and so on) with the rest of its name.
     Family(FamilyGetter<X>, Box<str>),
     /// Something compiled from the configuration, such as a map.
-    Computed(Rc<dyn Fn(&mut X) -> Option<Span>>),
+    Computed(Compute<X>),
     /// A value that only assignments put into the cell (`set`, named captures).
     Stored,
 }
@@ -193,6 +193,11 @@ impl<X: 'static> Variables<X> {
         let name = name.into();
         self.entries.push(Entry { name, source, caching, assignable, set });
         id
+    }
+
+    /// Whether the engine itself has a variable of that name.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.builtin(&name.to_ascii_lowercase()).is_some()
     }
 
     fn builtin(&self, name: &str) -> Option<Found<X>> {
