@@ -621,3 +621,44 @@ fn the_redirect_to_a_folder_has_the_settings_of_its_location() {
     assert_eq!((response.status, response.header("X-Where")), (301, Some("app")));
     assert_eq!(server.get("/in").status, 404);
 }
+
+/// Any path at all: each is answered, by a worker that lives on.
+#[test]
+fn no_path_upsets_the_rewrites() {
+    let config = Config::server(
+        "root %%DIR%%/html;
+         set $v $arg_q;
+         if ($uri ~ \"(?<n>.)/(.*)$\") { set $v \"$n$2\"; }
+         location / {
+             if ($v ~ ^(.)(.)?) { set $args \"$1&$2\"; }
+             if (-f %%DIR%%/html/$v) { add_header X-Found $v; }
+             if ($args) { rewrite (.)(.)?$ $2$1?$1$args break; }
+             try_files $uri $v/ /a$v?$v =404;
+         }
+         location /a { rewrite ^/a(/*)(.*)$ $1/b$2 last; return 200 $uri; }
+         location ~ ^/b(.*) { alias %%DIR%%/html/$1; try_files $uri $1 @n; }
+         location /c/ { alias %%DIR%%/html/; try_files $uri $v/$uri @n; }
+         location /d { rewrite ^(.*)$ http://h$1?$1$v redirect; }
+         location @n { rewrite ^/?(.*)$ /$1$v permanent; }",
+    );
+    let server = Server::start(config.file("html/a", "a"));
+    let pid = server.workers();
+    let alphabet: Vec<&str> =
+        "/ / a b c d . .. %41 %2f %3f %26 %25 %ff %0a + ? ? & = q= $1 \\ ~ ( \u{e9}"
+            .split(' ')
+            .collect();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % below
+    };
+    for _ in 0..400 {
+        let length = next(9);
+        let path: String = (0..length).map(|_| alphabet[next(alphabet.len())]).collect();
+        let response = server.get(&format!("/{path}"));
+        assert!((200..=505).contains(&response.status), "/{path}: {}", response.status);
+    }
+    assert_eq!(server.workers(), pid);
+}
