@@ -289,7 +289,7 @@ fn backends_are_asked_alike() {
     );
     requests.push(
         "PUT /p HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTE: x\r\n\
-         Connection: close, X-Hop\r\nX-Hop: 1\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+         Connection: close\r\nX-Hop: 1\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
             .to_string(),
     );
     let requests: Vec<&str> = requests.iter().map(String::as_str).collect();

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use testkit::{Answer, Backend, Client, Config, Gate, Server, Socket, options_of, sockets, steady};
 
+/// Makes an answer of a backend.
+type Make = fn() -> Answer;
+
 /// A server whose only location hands everything to `backend`, with more directives beside.
 fn proxy(directives: &str, backend: &Backend) -> Server {
     Server::start(
@@ -122,7 +125,8 @@ fn hop_by_hop_fields_end_here() {
     let server = proxy("proxy_http_version 1.1;", &backend);
     let fields = [
         ("Host", "a"),
-        ("Connection", "keep-alive"),
+        ("Connection", "keep-alive, X-Hop"),
+        ("X-Hop", "1"),
         ("Keep-Alive", "timeout=5"),
         ("Upgrade", "h2c"),
         ("HTTP2-Settings", "AAMAAABkAARAAAAAAAIAAAAA"),
@@ -133,6 +137,7 @@ fn hop_by_hop_fields_end_here() {
     assert_eq!(request.header("Keep-Alive"), None);
     assert_eq!(request.header("Upgrade"), None);
     assert_eq!(request.header("TE"), None);
+    assert_eq!(request.header("X-Hop"), None, "named by Connection (RFC 9110 section 7.6.1)");
     assert_ne!(request.header("Connection"), Some("upgrade"));
     assert_ne!(response.header("Keep-Alive"), Some("timeout=9"));
 }
@@ -239,7 +244,7 @@ fn statuses_without_bodies_pass() {
 
 #[test]
 fn failures_of_the_backend_are_bad_gateways() {
-    let answers: [(&str, fn() -> Answer); 7] = [
+    let answers: [(&str, Make); 7] = [
         ("nothing", Answer::close),
         ("a reset", Answer::reset),
         ("an unfinished head", || Answer::raw("HTTP/1.1 200 OK\r\nA: b\r\n").then_close()),
@@ -282,7 +287,7 @@ fn failures_of_the_backend_are_bad_gateways() {
 
 #[test]
 fn an_answer_cut_short_ends_the_connection() {
-    let cut: [(&str, fn() -> Answer); 2] = [
+    let cut: [(&str, Make); 2] = [
         ("length", || Answer::text("x".repeat(100_000)).cut_after(50_000)),
         ("chunked", || Answer::text("x".repeat(100_000)).chunked().cut_after(50_000)),
     ];

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod access_log;
 pub mod auth_request;
 pub mod headers;

@@ -1,15 +1,11 @@
 //! `limit_req` for http: what `session::limit_req` decides, done to requests.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 
 use config::Scope;
-use http::{Compiler, Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
+use http::{Compiler, Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict, hold};
 use session::limit_req::{BucketZones, DIRECTIVES, Decision, Limits};
-use session::log::Level;
 use session::text::Span;
 use session::variables::Builtin;
 
@@ -69,25 +65,8 @@ impl Guard for Limited {
         }
         match decision {
             Decision::Rejected(status) => Step::Now(Verdict::Status(status)),
-            Decision::Delayed(ms) => Step::Later(Box::pin(delay(x, ms))),
+            Decision::Delayed(ms) => Step::Later(Box::pin(hold(x, ms))),
             _ => Step::Now(Verdict::Next),
         }
     }
-}
-
-/// Holds a request back, unless its client leaves.
-async fn delay(x: &mut Exchange, ms: u64) -> Verdict {
-    let connection = x.connection.clone();
-    let mut sleep = pin!(net::sleep(ms));
-    let stays = poll_fn(|cx| match sleep.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => connection.stream.poll_hung_up(cx).map(|_| false),
-    });
-    if stays.await {
-        return Verdict::Next;
-    }
-    x.log_error(Level::Info, format_args!("client prematurely closed connection"));
-    x.response.status = 499;
-    x.sent.logged_status = Some(499);
-    Verdict::Close
 }

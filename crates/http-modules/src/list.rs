@@ -18,6 +18,7 @@ pub static MODULES: &[&Module] = &[
     // Limits and access.
     &crate::limit_req::MODULE,
     &crate::limit_conn::MODULE,
+    &crate::access::MODULE,
     &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,

@@ -116,7 +116,7 @@ impl Conditions {
         let etag = x.response.headers.value(Known::Etag).map(|tag| x.text(tag));
         let time = |span: Span| date::parse(x.text(span));
         if let Some(span) = self.unmodified_since
-            && !changed.is_some_and(|changed| time(span).is_some_and(|time| time >= changed))
+            && changed.is_none_or(|changed| time(span).is_none_or(|time| time < changed))
         {
             return Outcome::Failed;
         }

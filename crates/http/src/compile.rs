@@ -161,8 +161,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The nearest `root` or `alias`. An alias that comes from further out still stands for the name
-/// of the location that holds it.
+/// Both in one block: nginx names the later one.
 fn refuse_both(scope: &Scope<'_>, root: Span, alias: Span) {
     let alias_is_later = (alias.file.0, alias.start) > (root.file.0, root.start);
     let (later, earlier, span) = match alias_is_later {
@@ -175,6 +174,8 @@ fn refuse_both(scope: &Scope<'_>, root: Span, alias: Span) {
     scope.error(span, reason);
 }
 
+/// The nearest `root` or `alias`. An alias that comes from further out still stands for the name
+/// of the location that holds it.
 fn nearest_root(scope: &Scope<'_>) -> (config::Template, Option<Alias>) {
     let mut level = Some(scope.clone());
     while let Some(here) = level {
@@ -474,7 +475,7 @@ fn nested_location(
         LocationName::Regex(pattern, ignored) => {
             let case = if *ignored { Case::Ignored } else { Case::Sensitive };
             match c.pattern(pattern, case) {
-                Ok(compiled) => (pattern.clone(), Matching::Regex(compiled)),
+                Ok(compiled) => (pattern.clone(), Matching::Regex(Box::new(compiled))),
                 Err(reason) => return refuse(reason),
             }
         }

@@ -11,13 +11,14 @@ use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
 use session::log::Level;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use system::errno::Errno;
 use system::socket::Address;
 
 /// How much is read at a time while a connection's last bytes are dropped.
@@ -42,7 +43,7 @@ pub struct Connection {
     /// The worker.
     pub worker: Rc<Worker>,
     /// Bytes received beyond what was asked for: the rest of a body, the next request.
-    leftover: RefCell<Option<Chunk>>,
+    leftover: Cell<Option<Chunk>>,
     nodelay: Cell<bool>,
     _permit: Permit,
     _held: Option<Held>,
@@ -99,7 +100,7 @@ impl Connection {
             peer,
             accepted_ms: net::now(),
             served,
-            leftover: RefCell::new(None),
+            leftover: Cell::new(None),
             nodelay: Cell::new(false),
             _permit: permit,
             _held: worker.hold_seat(),
@@ -117,19 +118,22 @@ impl Connection {
 
     /// Bytes that were received and not used yet.
     pub fn take_leftover(&self) -> Option<Chunk> {
-        self.leftover.borrow_mut().take()
+        self.leftover.take()
     }
 
     /// Keeps bytes for whoever reads next.
     pub fn put_leftover(&self, bytes: Chunk) {
         if !bytes.is_empty() {
-            *self.leftover.borrow_mut() = Some(bytes);
+            self.leftover.set(Some(bytes));
         }
     }
 
     /// True when bytes wait that were received already.
     pub fn has_leftover(&self) -> bool {
-        self.leftover.borrow().is_some()
+        let left = self.leftover.take();
+        let some = left.is_some();
+        self.leftover.set(left);
+        some
     }
 
     /// Reads into a block from the worker's pool; an empty block is the end of the stream.
@@ -226,6 +230,11 @@ async fn wait(connection: &Rc<Connection>, idle: &Idle) -> bool {
     })
     .await;
     connection.worker.busy(place);
+    if !ready && connection.requests.get() == 0 && net::now() >= deadline {
+        let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+        let doing = "while waiting for request";
+        connection.log(Level::Info, format_args!("client timed out ({errno}) {doing}"));
+    }
     ready
 }
 

@@ -414,6 +414,15 @@ pub static SATISFY: Directive<Satisfy> = Directive::new("satisfy", HSL, |args| {
 .text("Whether all access checks must let a request pass, or any one of them.")
 .example("satisfy any;");
 
+pub static AUTH_DELAY: Directive<u64> = Directive::new("auth_delay", HSL, read::time_ms)
+    .default("0s")
+    .syntax("auth_delay TIME;")
+    .text(
+        "How long a request whose credentials are missing or wrong waits for its answer (401), \
+         which makes guessing passwords slow. 0 is no delay.",
+    )
+    .example("auth_delay 2s;");
+
 macro_rules! hash_sizes {
     ($($id:ident $name:literal $contexts:ident $default:literal),* $(,)?) => {$(
         pub static $id: Bytes = Directive::new($name, $contexts, read::number)
@@ -485,6 +494,7 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &LOG_NOT_FOUND,
     &LOG_SUBREQUEST,
     &SATISFY,
+    &AUTH_DELAY,
     &SERVER_NAMES_HASH_MAX_SIZE,
     &SERVER_NAMES_HASH_BUCKET_SIZE,
     &VARIABLES_HASH_MAX_SIZE,
@@ -534,8 +544,8 @@ fn read_location(args: &Args<'_>) -> Result<LocationName, Invalid> {
     if let Some(rest) = name.strip_prefix('~') {
         return Ok(L::Regex(rest.into(), false));
     }
-    if name.starts_with('@') {
-        return Ok(L::Named(name[1..].into()));
+    if let Some(rest) = name.strip_prefix('@') {
+        return Ok(L::Named(rest.into()));
     }
     Ok(L::Prefix(name))
 }

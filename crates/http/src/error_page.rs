@@ -89,10 +89,8 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
         }
         Target::Url(template) => {
             let place = template.value(x);
-            let code = match x.status_override.take() {
-                Some(status @ (301 | 302 | 303 | 307 | 308)) => status,
-                _ => 302,
-            };
+            let is_redirect = |status: &u16| matches!(status, 301 | 302 | 303 | 307 | 308);
+            let code = x.status_override.take().filter(is_redirect).unwrap_or(302);
             x.response.location = Some(place);
             for field in std::mem::take(&mut x.carried) {
                 x.response.headers.push(field);

@@ -7,6 +7,7 @@ use crate::error_page;
 use crate::exchange::{Exchange, MAX_REDIRECTS, Persistence, Request};
 use crate::head::{self, Fault, Head, NoHead};
 use crate::headers::{Headers, span};
+use crate::hold::hold;
 use crate::location::{self, Found};
 use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
@@ -212,7 +213,7 @@ fn identify(
     }
     let served = x.connection.served.clone();
     if !served.sites.is_single() {
-        let chosen = site::choose(x, &served.sites, x.request.host).map_err(|()| 500u16)?;
+        let chosen = site::choose(x, &served.sites, x.request.host).map_err(|_| 500u16)?;
         if let Some(site) = chosen {
             x.location = site.root.clone();
             x.site = site;
@@ -303,7 +304,7 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
                 return Answered::Response;
             }
             Verdict::Close => return Answered::Close,
-            Verdict::Next => Verdict::Status(404),
+            Verdict::Next | Verdict::Abstain => Verdict::Status(404),
             Verdict::Relocate => relocate(x).await,
             // Nobody waits for these: the client was too slow, or is gone.
             Verdict::Status(code @ (408 | 499)) => {
@@ -500,7 +501,7 @@ async fn guards(
         if stage > Stage::Access
             && let Some(code) = denied
         {
-            return forbid(x, code);
+            return deny(x, code).await;
         }
         if stage == Stage::Access && (allowed || !x.is_main()) {
             continue;
@@ -512,26 +513,43 @@ async fn guards(
                 denied = None;
                 x.response.headers.remove(Known::WwwAuthenticate);
             }
-            Verdict::Next => {}
-            Verdict::Status(code @ (401 | 403)) if stage == Stage::Access && any => {
+            Verdict::Next | Verdict::Abstain => {}
+            Verdict::Status(code @ (401 | 403 | 407)) if stage == Stage::Access && any => {
                 // A check that asks for credentials outranks one that forbids.
-                denied = Some(if denied == Some(401) { 401 } else { code });
+                denied = denied.filter(|denied| *denied != 403).or(Some(code));
+            }
+            Verdict::Status(code @ (401 | 407)) if stage == Stage::Access => {
+                return unauthorised(x, code).await;
             }
             other => return other,
         }
     }
     match denied {
-        Some(code) if !allowed => forbid(x, code),
+        Some(code) if !allowed => deny(x, code).await,
         _ => Verdict::Next,
     }
 }
 
 /// Every access check has refused, and one of them would have been enough.
-fn forbid(x: &mut Exchange, code: u16) -> Verdict {
-    if code == 403 {
-        x.log_error(Level::Error, format_args!("access forbidden by rule"));
+async fn deny(x: &mut Exchange, code: u16) -> Verdict {
+    if code != 403 {
+        return unauthorised(x, code).await;
     }
+    x.log_error(Level::Error, format_args!("access forbidden by rule"));
     Verdict::Status(code)
+}
+
+/// Asks the client for credentials, after `auth_delay`.
+async fn unauthorised(x: &mut Exchange, code: u16) -> Verdict {
+    let delay_ms = x.location.settings.auth_delay_ms;
+    if delay_ms == 0 {
+        return Verdict::Status(code);
+    }
+    x.log_error(Level::Info, format_args!("delaying unauthorized request"));
+    match hold(x, delay_ms).await {
+        Verdict::Next => Verdict::Status(code),
+        gone => gone,
+    }
 }
 
 /// Sends the answer, logs it, and decides what becomes of the connection.

@@ -9,6 +9,7 @@ use crate::exchange::Exchange;
 use crate::module::{Content, Filter, Guard, Logger, Stage};
 use crate::settings::Settings;
 use session::log::Log;
+use session::pattern::GivenUp;
 pub use session::pattern::Pattern;
 use std::any::Any;
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ pub enum Matching {
     /// `location = /a`
     Exact,
     /// `location ~ a` and `location ~* a`
-    Regex(Pattern),
+    Regex(Box<Pattern>),
     /// `location @a`
     Named,
 }
@@ -300,7 +301,7 @@ pub(crate) fn find(x: &mut Exchange, level: &Rc<Location>) -> Found {
                         deeper => deeper,
                     };
                 }
-                Err(()) => return Found::Failed,
+                Err(GivenUp) => return Found::Failed,
             }
         }
     }
@@ -311,7 +312,7 @@ fn is_final_prefix(location: &Location) -> bool {
     matches!(location.matching, Matching::PrefixFinal)
 }
 
-fn matches(x: &mut Exchange, location: &Location) -> Result<bool, ()> {
+fn matches(x: &mut Exchange, location: &Location) -> Result<bool, GivenUp> {
     let Matching::Regex(pattern) = &location.matching else { return Ok(false) };
     pattern.matches(x, x.request.uri)
 }

@@ -18,8 +18,10 @@ use std::rc::Rc;
 /// What a step of the journey decided.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Nothing; the next step is asked.
+    /// Nothing; the next step is asked. From an access check: the request may pass.
     Next,
+    /// An access check has nothing to say about the request. Elsewhere the same as `Next`.
+    Abstain,
     /// `Exchange::response` holds the answer.
     Answer,
     /// An answer with this status; `error_page` may replace it.

@@ -139,8 +139,7 @@ fn head(x: &mut Exchange, coding: Coding, body: &[u8]) -> Block {
     let place = x.response.location.map(|place| absolute(x, place));
     let response = &x.response;
     let settings = &x.location.settings;
-    let mut line = HeadWriter { out: Vec::new() };
-    std::mem::swap(&mut line.out, &mut scratch());
+    let mut line = HeadWriter { out: scratch() };
     line.out.clear();
     line.raw(b"HTTP/1.1 ");
     match response.status_line {

@@ -171,6 +171,8 @@ pub struct Settings {
     pub recursive_error_pages: bool,
     /// One passing access check is enough.
     pub satisfy_any: bool,
+    /// Milliseconds that a request without good credentials waits for its answer.
+    pub auth_delay_ms: u64,
 }
 
 impl Settings {
@@ -219,6 +221,7 @@ impl Settings {
             log_subrequest: scope.get(&d::LOG_SUBREQUEST),
             recursive_error_pages: scope.get(&d::RECURSIVE_ERROR_PAGES),
             satisfy_any: scope.get(&d::SATISFY) == d::Satisfy::Any,
+            auth_delay_ms: scope.get(&d::AUTH_DELAY),
         }
     }
 }

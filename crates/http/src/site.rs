@@ -7,6 +7,7 @@
 use crate::exchange::Exchange;
 use crate::location::{Location, Pattern};
 use crate::settings::HeadLimits;
+use session::pattern::GivenUp;
 use session::text::Span;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -104,14 +105,18 @@ impl Sites {
         if self.tails.is_empty() {
             return None;
         }
-        let found = dots().filter_map(|at| self.tails.get(&host[..=at]));
-        found.last()
+        // The longest name is the one that ends at the last dot.
+        dots().rev().find_map(|at| self.tails.get(&host[..=at]))
     }
 }
 
 /// The site for `host` among those of the connection's address. `None`: no name claims it.
 /// Groups of a matching pattern are kept in the exchange.
-pub(crate) fn choose(x: &mut Exchange, sites: &Sites, host: Span) -> Result<Option<Rc<Site>>, ()> {
+pub(crate) fn choose(
+    x: &mut Exchange,
+    sites: &Sites,
+    host: Span,
+) -> Result<Option<Rc<Site>>, GivenUp> {
     if host.is_empty() {
         // `server_name ""` claims requests without a host.
         return Ok(sites.exact.get(&b""[..]).cloned());

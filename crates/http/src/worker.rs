@@ -225,20 +225,30 @@ impl Endpoint {
 
 /// Idle connections, the longest silent first: a list linked through a slab, so that entering
 /// and leaving cost a few stores and no allocation.
-#[derive(Default)]
 struct IdleList {
     nodes: Vec<Node>,
     free: Vec<u32>,
-    first: Option<u32>,
-    last: Option<u32>,
+    first: u32,
+    last: u32,
 }
 
 struct Node {
     connection: Option<Rc<Connection>>,
     since: u64,
     min_ms: u32,
-    previous: Option<u32>,
-    next: Option<u32>,
+    previous: u32,
+    next: u32,
+}
+
+/// No node.
+const NOBODY: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<Node>() <= 32, "one of these per idle connection");
+
+impl Default for IdleList {
+    fn default() -> IdleList {
+        IdleList { nodes: Vec::new(), free: Vec::new(), first: NOBODY, last: NOBODY }
+    }
 }
 
 impl IdleList {
@@ -248,7 +258,7 @@ impl IdleList {
             since,
             min_ms: min_ms.min(u64::from(u32::MAX)) as u32,
             previous: self.last,
-            next: None,
+            next: NOBODY,
         };
         let place = match self.free.pop() {
             Some(place) => {
@@ -256,15 +266,19 @@ impl IdleList {
                 place
             }
             None => {
+                if self.nodes.len() == self.nodes.capacity() {
+                    // By a quarter, not by half: these are many, and mostly needed at once.
+                    self.nodes.reserve_exact((self.nodes.len() / 4).max(64));
+                }
                 self.nodes.push(node);
                 self.nodes.len() as u32 - 1
             }
         };
         match self.last {
-            Some(last) => self.nodes[last as usize].next = Some(place),
-            None => self.first = Some(place),
+            NOBODY => self.first = place,
+            last => self.nodes[last as usize].next = place,
         }
-        self.last = Some(place);
+        self.last = place;
         place
     }
 
@@ -273,20 +287,20 @@ impl IdleList {
         node.connection = None;
         let (previous, next) = (node.previous, node.next);
         match previous {
-            Some(at) => self.nodes[at as usize].next = next,
-            None => self.first = next,
+            NOBODY => self.first = next,
+            at => self.nodes[at as usize].next = next,
         }
         match next {
-            Some(at) => self.nodes[at as usize].previous = previous,
-            None => self.last = previous,
+            NOBODY => self.last = previous,
+            at => self.nodes[at as usize].previous = previous,
         }
         self.free.push(place);
     }
 
     fn each(&self, mut visit: impl FnMut(&Rc<Connection>, u64, u64)) {
         let mut at = self.first;
-        while let Some(place) = at {
-            let node = &self.nodes[place as usize];
+        while at != NOBODY {
+            let node = &self.nodes[at as usize];
             if let Some(connection) = &node.connection {
                 visit(connection, node.since, u64::from(node.min_ms));
             }

@@ -5,7 +5,7 @@
 
 use crate::contexts::HTTP;
 use crate::names::{Names, Reading, Refused};
-use crate::pattern::Pattern;
+use crate::pattern::{GivenUp, Pattern};
 use crate::regex::Case;
 use crate::text::Span;
 use crate::variables::{Caching, Source, Subject, Template, Variables};
@@ -197,7 +197,7 @@ impl Map {
                 match pattern.matches(x, subject) {
                     Ok(false) => {}
                     Ok(true) => return value,
-                    Err(()) => break,
+                    Err(GivenUp) => break,
                 }
             }
         }

@@ -6,6 +6,10 @@ use crate::regex::{Case, Regex};
 use crate::text::Span;
 use crate::variables::{Subject, VariableId, Variables};
 
+/// A match that was given up; the reason is in the error log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenUp;
+
 /// A regular expression with the variables that its named groups fill.
 pub struct Pattern {
     /// The compiled pattern.

@@ -42,6 +42,9 @@ pub type FamilyGetter<X> = fn(&mut X, &str) -> Option<Span>;
 /// Takes the value that `set` assigns to a built-in variable such as `$args`.
 pub type Setter<X> = fn(&mut X, Span);
 
+/// Computes a value from something compiled from the configuration.
+pub type Compute<X> = Rc<dyn Fn(&mut X) -> Option<Span>>;
+
 /// Where a variable's value comes from.
 pub enum Source<X> {
     /// A function of the conversation.

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use config::{Args, Invalid, read};
 use system::shared::Zone;
 
+/// Moves what the old memory of a zone holds to the new one.
+pub type Migrate = fn(old: &Arc<Zone>, new: &Arc<Zone>);
+
 /// What a zone is for. One static per feature.
 pub struct Kind {
     /// The directive that declares such zones: `limit_req_zone`.
@@ -19,7 +22,7 @@ pub struct Kind {
     /// What messages about a changed key begin with.
     pub title: &'static str,
     /// Moves what the old memory holds to the new one.
-    pub migrate: Option<fn(old: &Arc<Zone>, new: &Arc<Zone>)>,
+    pub migrate: Option<Migrate>,
 }
 
 /// One zone of a configuration.

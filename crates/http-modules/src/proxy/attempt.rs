@@ -156,47 +156,44 @@ pub(super) async fn attempt(
         upgrade: head.upgrade,
     };
     let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
-    let (bytes_sent, sent_whole) =
-        (dialogue.out.sent(), dialogue.out.is_empty() && !dialogue.streaming);
-    let (block, fields, timer) = (dialogue.block.take(), dialogue.fields, dialogue.timer);
-    match timer {
-        Some(timer) => drop(timer),
-        None => x.connection.timer.clear(),
+    if dialogue.timer.is_none() {
+        x.connection.timer.clear();
     }
-    let parsed = match outcome {
-        Ok(parsed) => parsed,
-        Err(cause) => {
-            return_fields(fields);
-            return Err(cause);
+    let answer = outcome.and_then(|found| dialogue.answer(x, lease, found));
+    return_fields(dialogue.fields);
+    answer
+}
+
+impl Dialogue<'_> {
+    /// The answer whose head was found.
+    fn answer(&mut self, x: &mut Exchange, lease: Lease, found: Found) -> Result<Answer, Cause> {
+        let (length, line, framing) = found;
+        // The dialogue ends with a head only when it holds the block that the head was found in.
+        let Some(block) = self.block.take() else { return Err(Cause::Failed) };
+        let base = x.arena.push(&block.filled()[..length]).at;
+        let headers = Headers::from_codec(&self.fields, base);
+        let mut rest = block.freeze();
+        rest.advance(length);
+        let keeps = keeps(x, &line, &headers);
+        let elapsed = net::now().saturating_sub(self.context.started);
+        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+            attempt.status = Some(line.status);
+            attempt.header_ms = Some(elapsed);
+            attempt.bytes_sent = self.out.sent();
+            attempt.bytes_received = (length + rest.len()) as u64;
         }
-    };
-    let (length, line, framing) = parsed;
-    // The dialogue ends with a head only when it holds the block that the head was found in.
-    let Some(block) = block else { return Err(Cause::Failed) };
-    let base = x.arena.push(&block.filled()[..length]).at;
-    let headers = Headers::from_codec(&fields, base);
-    return_fields(fields);
-    let mut rest = block.freeze();
-    rest.advance(length);
-    let keeps = keeps(x, &line, &headers);
-    let elapsed = net::now().saturating_sub(context.started);
-    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
-        attempt.status = Some(line.status);
-        attempt.header_ms = Some(elapsed);
-        attempt.bytes_sent = bytes_sent;
-        attempt.bytes_received = (length + rest.len()) as u64;
+        Ok(Answer {
+            lease,
+            line,
+            base,
+            headers,
+            framing,
+            rest: Some(rest).filter(|rest| !rest.is_empty()),
+            sent_whole: self.out.is_empty() && !self.streaming,
+            keeps,
+            upgrade: self.upgrade,
+        })
     }
-    Ok(Answer {
-        lease,
-        line,
-        base,
-        headers,
-        framing,
-        rest: Some(rest).filter(|rest| !rest.is_empty()),
-        sent_whole,
-        keeps,
-        upgrade: head.upgrade,
-    })
 }
 
 /// Whether the peer said that the connection stays open.

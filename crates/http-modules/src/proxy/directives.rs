@@ -402,7 +402,7 @@ pub(super) fn local_address(text: &str) -> Option<Address> {
 fn read_rate(args: &Args<'_>) -> Result<config::Template, Invalid> {
     let rate = read::template(args)?;
     match rate.constant() {
-        Some(text) if read::parse_size(&text).is_none() => {
+        Some(text) if read::parse_size(text).is_none() => {
             Err(read::refuse(args, 0, "invalid value"))
         }
         _ => Ok(rate),

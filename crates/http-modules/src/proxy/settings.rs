@@ -116,7 +116,7 @@ impl Settings {
         let bind = scope.find(&d::PROXY_BIND).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {
-                connecting.options.local = d::local_address(&String::from_utf8_lossy(&text));
+                connecting.options.local = d::local_address(&String::from_utf8_lossy(text));
                 return None;
             }
             Some(c.template(&bind.address))

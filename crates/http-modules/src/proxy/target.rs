@@ -84,7 +84,7 @@ pub(super) fn compile(
     let Some(url) = source.constant() else {
         return Ok(Target::Variable { url: c.template(source), groups });
     };
-    let text = String::from_utf8_lossy(&url).into_owned();
+    let text = String::from_utf8_lossy(url).into_owned();
     let url = split(&text)?;
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;

@@ -8,7 +8,7 @@ use http::compile::Compiler;
 use rustix::fs::FileType;
 use rustix::io::Errno as Code;
 use session::log::{Bytes, Level};
-use session::pattern::Pattern;
+use session::pattern::{GivenUp, Pattern};
 use session::regex::Case;
 use session::text::Span;
 use session::variables::{Template, VariableId, value};
@@ -151,7 +151,7 @@ impl Sense {
 impl Test {
     /// # Errors
     /// A match was given up; the reason is in the error log.
-    pub(super) fn holds(&self, x: &mut Exchange, run: &Run) -> Result<bool, ()> {
+    pub(super) fn holds(&self, x: &mut Exchange, run: &Run) -> Result<bool, GivenUp> {
         match self {
             Test::True(variable) => {
                 let found = value(x, *variable).unwrap_or_default();

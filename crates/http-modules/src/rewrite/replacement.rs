@@ -6,7 +6,7 @@ use config::{Args, Invalid, Part};
 use http::compile::Compiler;
 use http::{Exchange, Verdict};
 use session::log::{Bytes, Level};
-use session::pattern::Pattern;
+use session::pattern::{GivenUp, Pattern};
 use session::regex::{Captures, Case, Regex};
 use session::text::Span;
 use session::variables::{Subject, Template};
@@ -130,7 +130,7 @@ impl Rewrite {
         match matches(x, &self.pattern, x.request.uri, run) {
             Ok(true) => {}
             Ok(false) => return Flow::Next,
-            Err(()) => return Flow::Verdict(Verdict::Status(500)),
+            Err(GivenUp) => return Flow::Verdict(Verdict::Status(500)),
         }
         x.internal = true;
         x.request.rewritten = true;
@@ -219,7 +219,7 @@ pub(super) fn matches(
     pattern: &Pattern,
     subject: Span,
     run: &Run,
-) -> Result<bool, ()> {
+) -> Result<bool, GivenUp> {
     let found = pattern.matches(x, subject)?;
     if !found {
         x.set_captures(Captures::default());
@@ -321,7 +321,9 @@ mod tests {
         }
 
         #[test]
-        fn no_words_panic(pattern in "\\PC{0,12}", replacement in "\\PC{0,12}", flag in "\\PC{0,9}") {
+        fn no_words_panic(
+            pattern in "\\PC{0,12}", replacement in "\\PC{0,12}", flag in "\\PC{0,9}"
+        ) {
             let word = |text: &str| format!("\"{}\"", text.replace(['"', '\\'], "_"));
             let arguments = format!("{} {} {}", word(&pattern), word(&replacement), word(&flag));
             // Any verdict will do.

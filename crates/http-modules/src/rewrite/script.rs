@@ -5,6 +5,7 @@ use super::condition::Test;
 use super::replacement::{self, Rewrite};
 use http::location::Location;
 use http::{Exchange, Guard, Stage, Step, Verdict};
+use session::pattern::GivenUp;
 use session::variables::{Template, VariableId, assign};
 use std::rc::Rc;
 
@@ -93,7 +94,7 @@ impl Script {
                         }
                     }
                     Ok(false) => at = *after,
-                    Err(()) => return Verdict::Status(500),
+                    Err(GivenUp) => return Verdict::Status(500),
                 },
             }
         }
