@@ -13,10 +13,6 @@ type Subcommand = fn(&[OsString]) -> i32;
 /// Our own subcommands; under the name nginx there is none.
 const SUBCOMMANDS: &[(&str, Subcommand)] = &[("demo", demo::run), ("manual", manual::run)];
 
-/// A worker allocates little per request, and what it does is small and short-lived.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     std::process::exit(run());
 }

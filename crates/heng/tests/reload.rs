@@ -217,8 +217,8 @@ fn the_master_is_the_same_after_a_thousand_reloads() {
     let times = if long() { 900 } else { 400 };
     let (late_kib, late_descriptors) = reload(times);
     assert_eq!(early_descriptors, late_descriptors);
-    // Less than a hundred bytes each: the allocator's own changes of mind.
-    let limit = early_kib + (times as u64) / 10;
+    // An allocator takes some hundred reloads until its pieces fit; then nothing grows any more.
+    let limit = early_kib + 128;
     assert!(late_kib <= limit, "{early_kib} KiB became {late_kib} KiB after {times} reloads");
     server.get("/").expect(200);
     assert_eq!(server.quit().code, Some(0));

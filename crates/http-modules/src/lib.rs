@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod access_log;
+pub mod auth_basic;
 pub mod auth_request;
 pub mod headers;
 pub mod index;

@@ -19,6 +19,7 @@ pub static MODULES: &[&Module] = &[
     &crate::limit_req::MODULE,
     &crate::limit_conn::MODULE,
     &crate::access::MODULE,
+    &crate::auth_basic::MODULE,
     &crate::auth_request::MODULE,
     // Files that exist.
     &crate::try_files::MODULE,

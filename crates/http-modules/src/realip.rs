@@ -190,7 +190,7 @@ impl Rules {
     /// The address that is said to be the client's, if the word of the peer counts.
     fn client(&self, x: &Exchange) -> Option<SocketAddr> {
         let headers = &x.request.headers;
-        let peer = x.connection.peer;
+        let peer = x.connection.peer();
         let first = match &self.source {
             Source::Known(Known::XForwardedFor) => {
                 let mut search = Search { rules: self, current: peer, found: None };
@@ -253,12 +253,12 @@ fn parse(text: &[u8]) -> Option<SocketAddr> {
 }
 
 fn remote_addr(x: &mut Exchange) -> Option<Span> {
-    let peer = x.connection.peer;
+    let peer = x.connection.peer();
     Some(address_text(x, peer))
 }
 
 fn remote_port(x: &mut Exchange) -> Option<Span> {
-    match x.connection.peer {
+    match x.connection.peer() {
         Some(peer) => Some(x.arena.number(u64::from(peer.port()))),
         None => Some(Span::EMPTY),
     }

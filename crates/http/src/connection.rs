@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use system::errno::Errno;
@@ -34,8 +34,8 @@ pub struct Connection {
     pub id: u64,
     /// Requests begun so far.
     pub requests: Cell<u32>,
-    /// The client; none for unix sockets.
-    pub peer: Option<SocketAddr>,
+    /// The client.
+    peer: Peer,
     /// When it was accepted, in milliseconds of the loop's clock.
     pub accepted_ms: u64,
     /// What the address it came to serves.
@@ -43,11 +43,30 @@ pub struct Connection {
     /// The worker.
     pub worker: Rc<Worker>,
     /// Bytes received beyond what was asked for: the rest of a body, the next request.
-    leftover: Cell<Option<Chunk>>,
+    leftover: Cell<Option<Box<Chunk>>>,
     nodelay: Cell<bool>,
     _permit: Permit,
     _held: Option<Held>,
 }
+
+/// A client's address in little room: there is one per idle connection.
+enum Peer {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    Unix,
+}
+
+impl Peer {
+    fn of(address: &Address) -> Peer {
+        match address {
+            Address::Inet(SocketAddr::V4(address)) => Peer::V4(*address),
+            Address::Inet(SocketAddr::V6(address)) => Peer::V6(Box::new(*address)),
+            Address::Unix(_) => Peer::Unix,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Connection>() <= 96, "one of these per idle connection");
 
 /// What follows a request.
 #[derive(Debug)]
@@ -88,16 +107,12 @@ impl Connection {
         worker: Rc<Worker>,
         permit: Permit,
     ) -> Connection {
-        let peer = match peer {
-            Address::Inet(address) => Some(*address),
-            Address::Unix(_) => None,
-        };
         Connection {
             stream,
             timer: Timer::new(),
             id: worker.next_connection_id(),
             requests: Cell::new(0),
-            peer,
+            peer: Peer::of(peer),
             accepted_ms: net::now(),
             served,
             leftover: Cell::new(None),
@@ -110,21 +125,30 @@ impl Connection {
 
     /// Sends small writes at once from here on (`tcp_nodelay`); one system call per connection.
     pub fn send_at_once(&self) {
-        if !self.nodelay.replace(true) && self.peer.is_some() {
+        if !self.nodelay.replace(true) && !matches!(self.peer, Peer::Unix) {
             // A connection that is broken already is found to be so by its next use.
             let _ = self.stream.set_nodelay(true);
         }
     }
 
+    /// The client; none for unix sockets.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match &self.peer {
+            Peer::V4(address) => Some(SocketAddr::V4(*address)),
+            Peer::V6(address) => Some(SocketAddr::V6(**address)),
+            Peer::Unix => None,
+        }
+    }
+
     /// Bytes that were received and not used yet.
     pub fn take_leftover(&self) -> Option<Chunk> {
-        self.leftover.take()
+        self.leftover.take().map(|left| *left)
     }
 
     /// Keeps bytes for whoever reads next.
     pub fn put_leftover(&self, bytes: Chunk) {
         if !bytes.is_empty() {
-            self.leftover.set(Some(bytes));
+            self.leftover.set(Some(Box::new(bytes)));
         }
     }
 
@@ -166,7 +190,7 @@ impl Connection {
         let log = &site.root.error_log;
         if log.enabled(level) {
             log.write(level, Some(self.id), message, &|out| {
-                self.context(self.peer, out);
+                self.context(self.peer(), out);
                 out.extend_from_slice(b", server: ");
                 out.extend_from_slice(self.served.address.to_string().as_bytes());
             });
@@ -176,18 +200,18 @@ impl Connection {
 
 /// Serves a connection until it closes.
 pub(crate) async fn run(connection: Rc<Connection>) {
-    let Some(site) = connection.served.sites.default_site().cloned() else { return };
-    let min_ms = site.root.settings.keepalive.min_timeout_ms;
-    let mut idle = Idle { since: net::now(), timeout_ms: site.head.timeout_ms, min_ms };
-    drop(site);
+    let Some(mut deadline) = first_deadline(&connection) else { return };
     loop {
-        if !wait(&connection, &idle).await {
+        connection.timer.set(deadline.at);
+        let place = connection.worker.idle(&connection, net::now(), u64::from(deadline.min_ms));
+        let ready = poll_fn(|cx| connection.poll_request(cx)).await;
+        connection.worker.busy(place);
+        if !ready {
+            connection.log_silence(deadline.at);
             break;
         }
         match Box::pin(journey::request(&connection)).await {
-            After::Keep { timeout_ms, min_ms } => {
-                idle = Idle { since: net::now(), timeout_ms, min_ms };
-            }
+            After::Keep { timeout_ms, min_ms } => deadline = Deadline::after(timeout_ms, min_ms),
             After::Close => break,
             After::Reset => {
                 // A socket that cannot be told to reset is closed all the same.
@@ -208,34 +232,42 @@ pub(crate) async fn run(connection: Rc<Connection>) {
 }
 
 /// How long an idle connection may stay.
-struct Idle {
-    since: u64,
-    timeout_ms: u64,
-    min_ms: u64,
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: u64,
+    min_ms: u32,
 }
 
-/// Waits for the first byte of a request; false when the connection is to be closed.
-async fn wait(connection: &Rc<Connection>, idle: &Idle) -> bool {
-    if connection.has_leftover() {
-        return true;
+impl Deadline {
+    fn after(timeout_ms: u64, min_ms: u64) -> Deadline {
+        let min_ms = min_ms.min(u64::from(u32::MAX)) as u32;
+        Deadline { at: net::now().saturating_add(timeout_ms), min_ms }
     }
-    let deadline = idle.since.saturating_add(idle.timeout_ms);
-    connection.timer.set(deadline);
-    let place = connection.worker.idle(connection, idle.since, idle.min_ms);
-    let ready = poll_fn(|cx| {
-        if connection.stream.poll_readable(cx).is_ready() {
+}
+
+fn first_deadline(connection: &Connection) -> Option<Deadline> {
+    let site = connection.served.sites.default_site()?;
+    let min_ms = site.root.settings.keepalive.min_timeout_ms;
+    Some(Deadline::after(site.head.timeout_ms, min_ms))
+}
+
+impl Connection {
+    /// Ready with the first byte of a request; with false when the time for it is over.
+    fn poll_request(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.has_leftover() || self.stream.poll_readable(cx).is_ready() {
             return Poll::Ready(true);
         }
-        connection.timer.poll_expired(cx).map(|()| false)
-    })
-    .await;
-    connection.worker.busy(place);
-    if !ready && connection.requests.get() == 0 && net::now() >= deadline {
-        let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
-        let doing = "while waiting for request";
-        connection.log(Level::Info, format_args!("client timed out ({errno}) {doing}"));
+        self.timer.poll_expired(cx).map(|()| false)
     }
-    ready
+
+    /// A client that connected and said nothing is worth a line.
+    fn log_silence(&self, deadline: u64) {
+        if self.requests.get() == 0 && net::now() >= deadline {
+            let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+            let doing = "while waiting for request";
+            self.log(Level::Info, format_args!("client timed out ({errno}) {doing}"));
+        }
+    }
 }
 
 /// Tells the client that no more is sent, and drops what it sends until it closes too, so that

@@ -241,7 +241,7 @@ impl Exchange {
 
     /// The client's address: what realip found, else the socket's peer; none for unix sockets.
     pub fn client_address(&self) -> Option<SocketAddr> {
-        self.client.or(self.connection.peer)
+        self.client.or_else(|| self.connection.peer())
     }
 
     /// The module state of type `T`, if it was set.
