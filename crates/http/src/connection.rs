@@ -73,6 +73,9 @@ const _: () = assert!(size_of::<Connection>() <= 96, "one of these per idle conn
 pub(crate) enum After {
     /// The next request, within so many milliseconds.
     Keep { timeout_ms: u64, min_ms: u64 },
+    /// There was none after all: a new socket is tried before anything is known of it. The
+    /// connection goes on waiting, without the memory that a request takes.
+    Wait,
     /// Nothing: close.
     Close,
     /// Close, but first drop what the client still sends.
@@ -212,6 +215,7 @@ pub(crate) async fn run(connection: Rc<Connection>) {
         }
         match Box::pin(journey::request(&connection)).await {
             After::Keep { timeout_ms, min_ms } => deadline = Deadline::after(timeout_ms, min_ms),
+            After::Wait => {}
             After::Close => break,
             After::Reset => {
                 // A socket that cannot be told to reset is closed all the same.

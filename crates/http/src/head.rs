@@ -30,6 +30,8 @@ pub(crate) struct Head {
 
 /// Why there is no head to serve.
 pub(crate) enum NoHead {
+    /// Nothing has come yet after all.
+    Nothing,
     /// The client closed, or the connection broke, between requests.
     Closed,
     /// The client closed in the middle of a head.
@@ -113,9 +115,16 @@ pub(crate) async fn read(connection: &Rc<Connection>, limits: &HeadLimits) -> Re
     let mut input = match connection.take_leftover() {
         Some(chunk) => Input::Left(chunk),
         None => {
-            let first = poll_fn(|cx| connection.poll_lend(cx, FIRST_READ));
-            let deadline = net::now().saturating_add(limits.timeout_ms);
-            let block = within(connection, deadline, first).await?;
+            // Nothing is waited for here: that is done where a connection costs least.
+            let first = poll_fn(|cx| match connection.poll_lend(cx, FIRST_READ) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            let Some(block) = first.await else {
+                return_fields(fields);
+                return Err(NoHead::Nothing);
+            };
+            let block = block.map_err(|_| NoHead::Closed)?;
             if block.is_empty() {
                 return Err(NoHead::Closed);
             }

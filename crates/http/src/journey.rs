@@ -27,6 +27,7 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
     let Some(site) = connection.served.sites.default_site().cloned() else { return After::Close };
     let head = match head::read(connection, &site.head).await {
         Ok(head) => head,
+        Err(NoHead::Nothing) => return After::Wait,
         Err(NoHead::Closed) => return After::Close,
         Err(NoHead::ClosedEarly) => {
             let doing = "while reading client request headers";
