@@ -23,6 +23,8 @@ struct Known(Option<Rc<Formats>>);
 
 fn collect(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let formats = Rc::new(Formats::new(scope, &mut c.variables));
+    // Mistakes of this level are told even when no server is below it.
+    formats.compile(scope, c.logs, &mut c.variables);
     c.state::<Known>().0 = Some(formats);
 }
 
