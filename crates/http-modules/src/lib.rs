@@ -9,6 +9,7 @@ pub mod access;
 pub mod access_log;
 pub mod auth_basic;
 pub mod auth_request;
+pub mod geo;
 pub mod headers;
 pub mod index;
 pub mod limit_conn;

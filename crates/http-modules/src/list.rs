@@ -11,6 +11,7 @@ use http::Module;
 pub static MODULES: &[&Module] = &[
     // Variables.
     &crate::map::MODULE,
+    &crate::geo::MODULE,
     // The client's address.
     &crate::realip::MODULE,
     // Rewriting.

@@ -7,6 +7,8 @@ pub mod access_log;
 pub mod budget;
 pub mod clock;
 pub mod contexts;
+pub mod forwarded;
+pub mod geo;
 pub mod limit_conn;
 pub mod limit_req;
 pub mod log;

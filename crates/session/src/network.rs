@@ -54,11 +54,25 @@ impl Network {
         Some(Parsed { network, has_low_bits: kept != bits })
     }
 
+    /// Its first and its last address.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        let width = if self.is_v4 { 32 } else { 128 };
+        let last = self.bits | !mask(self.prefix, width);
+        match self.is_v4 {
+            true => (v4(self.bits as u32), v4(last as u32)),
+            false => (IpAddr::V6(self.bits.into()), IpAddr::V6(last.into())),
+        }
+    }
+
     /// True when `address` is one of its addresses.
     pub fn has(&self, address: IpAddr) -> bool {
         let (bits, width) = bits_of(address);
         (width == 32) == self.is_v4 && bits & mask(self.prefix, width) == self.bits
     }
+}
+
+fn v4(bits: u32) -> IpAddr {
+    IpAddr::V4(bits.into())
 }
 
 /// The bits of an address and how many they are.
@@ -133,6 +147,19 @@ mod tests {
         check("2001:db8::/32", "2001:db9::", false);
         check("2001:db8::1", "2001:db8::1", true);
         check("2001:db8::1/127", "2001:db8::", true);
+    }
+
+    #[test]
+    fn ranges() {
+        let check = |network: &str, first: &str, last: &str| {
+            let (a, b) = Network::parse(network).unwrap().network.range();
+            assert_eq!((a.to_string().as_str(), b.to_string().as_str()), (first, last));
+        };
+        check("10.0.0.0/8", "10.0.0.0", "10.255.255.255");
+        check("10.1.2.3", "10.1.2.3", "10.1.2.3");
+        check("0.0.0.0/0", "0.0.0.0", "255.255.255.255");
+        check("2001:db8::/127", "2001:db8::", "2001:db8::1");
+        check("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
     }
 
     #[test]

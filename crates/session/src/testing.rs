@@ -44,6 +44,11 @@ impl Talk {
         self.given.insert(name, text.to_owned());
     }
 
+    /// What is given for a variable; empty when nothing is.
+    pub(crate) fn text_of(&self, name: &str) -> &str {
+        self.given.get(name).map_or("", String::as_str)
+    }
+
     fn given(&mut self, name: &str) -> Option<Span> {
         let text = self.given.get(name)?;
         Some(self.arena.push(text.as_bytes()))
