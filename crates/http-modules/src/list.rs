@@ -12,6 +12,9 @@ pub static MODULES: &[&Module] = &[
     // Variables.
     &crate::map::MODULE,
     &crate::geo::MODULE,
+    &crate::split_clients::MODULE,
+    &crate::referer::MODULE,
+    &crate::secure_link::MODULE,
     // The client's address.
     &crate::realip::MODULE,
     // Rewriting.

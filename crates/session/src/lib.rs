@@ -18,6 +18,7 @@ pub mod network;
 pub mod pattern;
 pub mod random;
 pub mod regex;
+pub mod split_clients;
 pub mod table;
 #[cfg(test)]
 mod testing;
