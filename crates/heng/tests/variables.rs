@@ -34,7 +34,9 @@ fn valid_referers_tells_whose_pages_lead_here() {
         "server_name own.example;
          valid_referers server_names partner.example;
          location / { return 200 [$invalid_referer]; }
-         location /none { valid_referers none blocked server_names; return 200 [$invalid_referer]; }
+         location /none {
+             valid_referers none blocked server_names; return 200 [$invalid_referer];
+         }
          location /path { valid_referers *.example/app/ ~\\.org/x; return 200 [$invalid_referer]; }",
     ));
     let mut client = server.connect();

@@ -106,8 +106,11 @@ fn hundredths(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// The hash below which each value holds; `None` when the shares are more than the whole.
-fn parts(shares: Vec<Share>) -> Option<Box<[(Option<u32>, Box<[u8]>)]>> {
+/// The hash below which a value holds, `None` for any, and the value.
+type Part = (Option<u32>, Box<[u8]>);
+
+/// The parts that shares come to; `None` when they are more than the whole.
+fn parts(shares: Vec<Share>) -> Option<Box<[Part]>> {
     let (mut sum, mut below) = (0, 0_u64);
     shares
         .into_iter()
@@ -127,7 +130,7 @@ fn parts(shares: Vec<Share>) -> Option<Box<[(Option<u32>, Box<[u8]>)]>> {
 /// A compiled block.
 struct Split {
     subject: Template,
-    parts: Box<[(Option<u32>, Box<[u8]>)]>,
+    parts: Box<[Part]>,
 }
 
 impl Split {
