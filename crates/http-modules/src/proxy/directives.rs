@@ -1,5 +1,6 @@
 //! The directives of `proxy_pass` and all that shapes it, as data.
 
+use super::cookies::{PROXY_COOKIE_DOMAIN, PROXY_COOKIE_FLAGS, PROXY_COOKIE_PATH};
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, read};
 use http::directives::{TempPath, read_temp_path};
 use session::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
@@ -281,6 +282,9 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_HIDE_HEADER,
     &PROXY_PASS_HEADER,
     &PROXY_REDIRECT,
+    &PROXY_COOKIE_DOMAIN,
+    &PROXY_COOKIE_PATH,
+    &PROXY_COOKIE_FLAGS,
     &PROXY_BUFFERING,
     &PROXY_BUFFER_SIZE,
     &PROXY_BUFFERS,

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod body;
+mod cookies;
 mod directives;
 mod pass;
 mod redirect;

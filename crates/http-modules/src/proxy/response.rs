@@ -32,7 +32,7 @@ pub(super) fn respond(
     {
         let headers = answer.headers.clone();
         settle_unread(x, answer, attempts, started);
-        return accel_redirect(x, &headers, place);
+        return accel_redirect(settings, x, &headers, place);
     }
     let intercepted = settings.intercept_errors && status >= 300;
     if intercepted && x.location.error_pages.iter().any(|page| page.handles(status)) {
@@ -139,6 +139,10 @@ fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
                 None => x.response.headers.push(field),
             }
         }
+        Known::SetCookie => {
+            let value = settings.cookies.apply(x, field.value).unwrap_or(field.value);
+            x.response.headers.push(Field { value, ..field });
+        }
         Known::Refresh => {
             let place = settings.redirects.apply_to_refresh(x, field.value);
             x.response.headers.push(Field { value: place.unwrap_or(field.value), ..field });
@@ -157,7 +161,12 @@ fn settle_unread(x: &mut Exchange, answer: Answer, mut attempts: Attempts, start
 }
 
 /// `X-Accel-Redirect`: the backend leaves the answer to another location.
-fn accel_redirect(x: &mut Exchange, headers: &Headers, place: Span) -> Verdict {
+fn accel_redirect(
+    settings: &Settings,
+    x: &mut Exchange,
+    headers: &Headers,
+    place: Span,
+) -> Verdict {
     const CARRIED: [Known; 7] = [
         Known::ContentType,
         Known::SetCookie,
@@ -167,7 +176,11 @@ fn accel_redirect(x: &mut Exchange, headers: &Headers, place: Span) -> Verdict {
         Known::AcceptRanges,
         Known::ContentLanguage,
     ];
-    let carried = headers.iter().filter(|field| CARRIED.contains(&field.known)).copied().collect();
+    let mut carried: Vec<Field> =
+        headers.iter().filter(|field| CARRIED.contains(&field.known)).copied().collect();
+    for field in carried.iter_mut().filter(|field| field.known == Known::SetCookie) {
+        field.value = settings.cookies.apply(x, field.value).unwrap_or(field.value);
+    }
     x.carry(carried);
     let text = x.text(place).to_vec();
     if text.starts_with(b"@") {

@@ -1,5 +1,6 @@
 //! The values of one location's directives, compiled.
 
+use super::cookies::Cookies;
 use super::directives::{self as d, HttpVersion, ignore, next};
 use super::redirect::Redirects;
 use super::request::Plan;
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     pub(super) ignore_client_abort: bool,
     pub(super) hide: Hide,
     pub(super) redirects: Redirects,
+    pub(super) cookies: Cookies,
     pub(super) buffers: Buffers,
     pub(super) obey_redirect: bool,
     pub(super) obey_buffering: bool,
@@ -145,6 +147,7 @@ impl Settings {
             ignore_client_abort: scope.get(&d::PROXY_IGNORE_CLIENT_ABORT),
             hide: Hide::compile(scope),
             redirects,
+            cookies: Cookies::compile(c, scope),
             buffers: Buffers::compile(c, scope),
             obey_redirect: ignored & ignore::REDIRECT == 0,
             obey_buffering: ignored & ignore::BUFFERING == 0,
