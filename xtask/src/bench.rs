@@ -42,6 +42,18 @@ struct Row {
     files: bool,
 }
 
+impl Row {
+    /// Whether a contestant can do the work of this row. The floor stands beside rows that need
+    /// nothing but passing on.
+    fn takes(&self, contestant: &Contestant) -> bool {
+        let relays = matches!(self.measure, Measure::Requests { reuse: Reuse::KeepAlive, .. });
+        match contestant.is_floor() {
+            true => relays && !self.files && !self.log,
+            false => !self.files || contestant.serves_files(),
+        }
+    }
+}
+
 const SMALL: Measure =
     Measure::Requests { path: "/", connections: 64, cores: Cores::One, reuse: Reuse::KeepAlive };
 
@@ -145,7 +157,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let mut clean = true;
     for row in ROWS.iter().filter(wanted) {
         let taking_part: Vec<&Contestant> =
-            contestants.iter().filter(|one| !row.files || one.serves_files()).collect();
+            contestants.iter().filter(|one| row.takes(one)).collect();
         let (text, row_clean) = match row.measure {
             Measure::Requests { .. } => measure_requests(row, &taking_part, options)?,
             Measure::Idle { connections } => (measure_idle(row, &taking_part, connections)?, true),
@@ -231,8 +243,15 @@ fn requests_table(row: &Row, contestants: &[&Contestant], samples: &[Vec<Sample>
             of(|sample| sample.p99_ms),
         );
     }
-    if let Some((peer, ratio)) = figures::against_better_peer(samples) {
-        let _ = writeln!(text, "\nheng / {}: {ratio:.2}", contestants[peer].name());
+    let proxies = contestants.iter().take_while(|contestant| !contestant.is_floor()).count();
+    let (measured, floor) = samples.split_at(proxies);
+    if let Some((peer, ratio)) = figures::against_better_peer(measured) {
+        let name = contestants[peer].name();
+        let _ = writeln!(text, "\nheng / {name}: {ratio:.2}");
+        if let [floor] = floor {
+            let floor = figures::ratio(floor, &samples[peer]);
+            let _ = writeln!(text, "\n(floor) / {name}: {floor:.2}");
+        }
     }
     text
 }

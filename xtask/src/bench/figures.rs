@@ -158,8 +158,12 @@ pub(super) fn against_better_peer(samples: &[Vec<Sample>]) -> Option<(usize, f64
     let (own, peers) = samples.split_first()?;
     let cost = |samples: &[Sample]| median(samples.iter().map(|sample| sample.cpu_us));
     let best = (0..peers.len()).min_by(|a, b| cost(&peers[*a]).total_cmp(&cost(&peers[*b])))?;
-    let ratios = own.iter().zip(&peers[best]).map(|(own, peer)| own.cpu_us / peer.cpu_us);
-    Some((best + 1, median(ratios)))
+    Some((best + 1, ratio(own, &peers[best])))
+}
+
+/// The median of the ratios of two contestants within each round.
+pub(super) fn ratio(own: &[Sample], peer: &[Sample]) -> f64 {
+    median(own.iter().zip(peer).map(|(own, peer)| own.cpu_us / peer.cpu_us))
 }
 
 /// The processor, the kernel, and how busy the machine is otherwise.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The example of crate net that relays without parsing.
+const FLOOR: &str = "relay_floor";
 /// How long a process may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -55,6 +57,8 @@ enum Kind {
     Heng,
     Nginx,
     Haproxy,
+    /// A relay that parses nothing: what the kernel takes.
+    Floor,
 }
 
 impl Contestant {
@@ -72,7 +76,7 @@ impl Contestant {
         };
         let own = match std::env::var_os("HENG_BENCH_HENG") {
             Some(program) => PathBuf::from(program),
-            None => built("heng")?,
+            None => built("heng", &[], "heng")?,
         };
         Ok(vec![
             Contestant { kind: Kind::Heng, program: own },
@@ -81,6 +85,7 @@ impl Contestant {
                 kind: Kind::Haproxy,
                 program: peer("HENG_BENCH_HAPROXY", "/usr/sbin/haproxy")?,
             },
+            Contestant { kind: Kind::Floor, program: built("net", &["--example", FLOOR], FLOOR)? },
         ])
     }
 
@@ -89,15 +94,24 @@ impl Contestant {
             Kind::Heng => "heng",
             Kind::Nginx => "nginx",
             Kind::Haproxy => "haproxy",
+            Kind::Floor => "(floor)",
         }
     }
 
     pub(super) fn version(&self) -> Result<String, String> {
-        first_line(Command::new(&self.program).arg("-v"))
+        match self.kind {
+            Kind::Floor => Ok("a relay that parses nothing, one connection for each".to_string()),
+            _ => first_line(Command::new(&self.program).arg("-v")),
+        }
     }
 
     pub(super) fn serves_files(&self) -> bool {
-        self.kind != Kind::Haproxy
+        matches!(self.kind, Kind::Heng | Kind::Nginx)
+    }
+
+    /// Whether it only shows what no proxy gets below.
+    pub(super) fn is_floor(&self) -> bool {
+        self.kind == Kind::Floor
     }
 
     /// Values of the configuration that depend on logging: `%LOG%` and `%FORMAT%`.
@@ -110,24 +124,26 @@ impl Contestant {
         }
     }
 
-    fn command(&self, configuration: &Path, directory: &Path) -> Command {
+    /// Listening on the first port and passing to the second, as its configuration says too.
+    fn command(&self, configuration: &Path, directory: &Path, ports: [u16; 2]) -> Command {
         let mut command = Cores::for_proxy();
         command.arg(&self.program);
         match self.kind {
             Kind::Haproxy => command.arg("-db").arg("-q").arg("-f").arg(configuration),
+            Kind::Floor => command.arg("relay").args(ports.map(|port| format!("127.0.0.1:{port}"))),
             _ => command.arg("-p").arg(directory).arg("-c").arg(configuration),
         };
         command
     }
 }
 
-/// Builds a program as users get it, and returns its path.
-fn built(package: &str) -> Result<PathBuf, String> {
+/// Builds a program of a package as users get it, and returns its path.
+fn built(package: &str, target: &[&str], name: &str) -> Result<PathBuf, String> {
     let mut build = crate::workspace::cargo();
     build.args(["build", "--quiet", "--release", "--package", package, "--message-format=json"]);
-    let built = crate::artifacts::built_by(&mut build)?;
-    let program = built.into_iter().find(|artifact| artifact.name == package);
-    program.map(|artifact| artifact.executable).ok_or_else(|| format!("cargo built no {package}"))
+    let built = crate::artifacts::built_by(build.args(target))?;
+    let program = built.into_iter().find(|artifact| artifact.name == name);
+    program.map(|artifact| artifact.executable).ok_or_else(|| format!("cargo built no {name}"))
 }
 
 /// A process that ends with its owner.
@@ -198,7 +214,7 @@ impl Stage {
         cores: Cores,
         log: bool,
     ) -> Result<Stage, String> {
-        let peer = built("bench-peer")?;
+        let peer = built("bench-peer", &[], "bench-peer")?;
         let directory = crate::workspace::root().join("target/bench");
         let written = fs::create_dir_all(directory.join("static"))
             .and_then(|()| fs::write(directory.join("static/1k"), [b'x'; 1024]));
@@ -210,8 +226,12 @@ impl Stage {
         let mut proxies = Vec::new();
         for contestant in contestants {
             let port = free_port()?;
-            let path = configure(contestant, &directory, [port, backend], log)?;
-            let running = Running::start(&mut contestant.command(&path, &directory))?;
+            let ports = [port, backend];
+            let path = directory.join(format!("{}.conf", contestant.name()));
+            if !contestant.is_floor() {
+                configure(contestant, &directory, &path, ports, log)?;
+            }
+            let running = Running::start(&mut contestant.command(&path, &directory, ports))?;
             let proxy = Proxy { running, port };
             wait_for(proxy.port).map_err(|error| format!("{}: {error}", contestant.name()))?;
             proxies.push(proxy);
@@ -235,9 +255,10 @@ impl Stage {
 fn configure(
     contestant: &Contestant,
     directory: &Path,
+    path: &Path,
     [port, backend]: [u16; 2],
     log: bool,
-) -> Result<PathBuf, String> {
+) -> Result<(), String> {
     let name = contestant.name();
     let template = crate::workspace::root().join(format!("bench/{name}.conf"));
     let text = fs::read_to_string(&template)
@@ -250,9 +271,7 @@ fn configure(
         .replace("%PORT%", &port.to_string())
         .replace("%BACKEND%", &backend.to_string())
         .replace("%DIR%", &directory.to_string_lossy());
-    let path = directory.join(format!("{name}.conf"));
-    fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(path)
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// A port that nobody has at the moment.
