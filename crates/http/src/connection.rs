@@ -5,8 +5,8 @@
 //! the answer is sent. LIFECYCLE.md draws the whole life.
 
 use crate::http::Served;
-use crate::journey;
 use crate::settings::Lingering;
+use crate::slot;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
@@ -213,7 +213,7 @@ pub(crate) async fn run(connection: Rc<Connection>) {
             connection.log_silence(deadline.at);
             break;
         }
-        match Box::pin(journey::request(&connection)).await {
+        match slot::request(&connection).await {
             After::Keep { timeout_ms, min_ms } => deadline = Deadline::after(timeout_ms, min_ms),
             After::Wait => {}
             After::Close => break,

@@ -29,6 +29,7 @@ pub mod response;
 mod send;
 pub mod settings;
 pub mod site;
+mod slot;
 pub mod temp;
 pub mod upstream_log;
 pub mod variables;
