@@ -37,7 +37,9 @@ fn valid_referers_tells_whose_pages_lead_here() {
          location /none {
              valid_referers none blocked server_names; return 200 [$invalid_referer];
          }
-         location /path { valid_referers *.example/app/ ~\\.org/x; return 200 [$invalid_referer]; }",
+         location /path {
+             valid_referers *.example/app/ ~\\.org/x; return 200 [$invalid_referer];
+         }",
     ));
     let mut client = server.connect();
     for (path, referer, expected) in [

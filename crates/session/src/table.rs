@@ -93,6 +93,15 @@ pub struct Reference {
 }
 
 impl Table {
+    /// Makes a fresh zone ready. The master does so, before it forks: two processes must not draw
+    /// the hash function's secret at the same time.
+    ///
+    /// # Errors
+    /// The zone is too small.
+    pub fn prepare(zone: &Arc<Zone>) -> Result<(), ZoneError> {
+        Table::new(zone).map(drop)
+    }
+
     /// The table in `zone`, which is empty at the first use.
     ///
     /// # Errors
@@ -110,7 +119,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Draws the hash function's secret. The master does so, before it forks.
+    /// Draws the hash function's secret at the first use.
     fn begin(&self) {
         let [first, second] = &self.view.header().secret;
         if first.load(Ordering::Relaxed) == 0 {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use config::{Args, Invalid, read};
-use system::shared::Zone;
+use system::shared::{Zone, ZoneError};
 
 /// Moves what the old memory of a zone holds to the new one.
 pub type Migrate = fn(old: &Arc<Zone>, new: &Arc<Zone>);
@@ -21,6 +21,8 @@ pub struct Kind {
     pub directive: &'static str,
     /// What messages about a changed key begin with.
     pub title: &'static str,
+    /// Makes fresh memory ready, in the master and before there are workers.
+    pub prepare: fn(&Arc<Zone>) -> Result<(), ZoneError>,
     /// Moves what the old memory holds to the new one.
     pub migrate: Option<Migrate>,
 }
@@ -171,7 +173,9 @@ fn map(zone: &NamedZone) -> Result<Arc<Zone>, String> {
         let errno = system::errno::Errno::from(&error);
         format!("mmap(MAP_ANON|MAP_SHARED, {size}) failed ({errno})")
     })?;
-    Ok(Arc::new(memory))
+    let memory = Arc::new(memory);
+    (zone.kind.prepare)(&memory).map_err(|error| format!("zone \"{}\": {error}", zone.name))?;
+    Ok(memory)
 }
 
 /// A name and a size, as in `zone=one:10m`.
@@ -208,8 +212,14 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static FIRST: Kind = Kind { directive: "first_zone", title: "first", migrate: Some(migrate) };
-    static SECOND: Kind = Kind { directive: "second_zone", title: "second", migrate: None };
+    static FIRST: Kind =
+        Kind { directive: "first_zone", title: "first", prepare, migrate: Some(migrate) };
+    static SECOND: Kind =
+        Kind { directive: "second_zone", title: "second", prepare, migrate: None };
+
+    fn prepare(zone: &Arc<Zone>) -> Result<(), ZoneError> {
+        zone.view::<AtomicU64, AtomicU64>().map(drop)
+    }
 
     fn migrate(old: &Arc<Zone>, new: &Arc<Zone>) {
         let value = |zone: &Arc<Zone>| zone.view::<AtomicU64, AtomicU64>().unwrap();
