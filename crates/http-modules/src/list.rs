@@ -32,7 +32,10 @@ pub static MODULES: &[&Module] = &[
     // Contents.
     &crate::upstreams::MODULE,
     &crate::proxy::MODULE,
+    &crate::empty_gif::MODULE,
+    &crate::random_index::MODULE,
     &crate::index::MODULE,
+    &crate::autoindex::MODULE,
     &crate::static_files::MODULE,
     // Filters: conditions and fields, then what changes the body, then ranges of it, and last
     // what cannot bear a length.
