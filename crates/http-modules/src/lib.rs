@@ -12,6 +12,7 @@ pub mod auth_request;
 pub mod autoindex;
 pub mod empty_gif;
 pub mod geo;
+pub mod gzip;
 pub mod headers;
 pub mod index;
 pub mod limit_conn;

@@ -42,6 +42,7 @@ pub static MODULES: &[&Module] = &[
     &crate::not_modified::MODULE,
     &crate::headers::MODULE,
     &crate::sub_filter::MODULE,
+    &crate::gzip::MODULE,
     &crate::range::MODULE,
     &crate::output::MODULE,
     &crate::headers::TRAILERS,
