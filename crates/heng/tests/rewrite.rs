@@ -446,7 +446,6 @@ fn faults_are_told_in_nginx_words() {
     refused("set x 1;", "invalid variable name \"x\" in ");
     refused("set $host 1;", "the duplicate \"host\" variable in ");
     refused("set $query_string 1;", "the duplicate \"query_string\" variable in ");
-    refused("set $limit_rate 1k;", "\"$limit_rate\" is unknown in ");
     refused("set $a $none;", "unknown \"none\" variable");
     refused("break 1;", "invalid number of arguments in \"break\" directive in ");
     refused("return 1000;", "invalid return code \"1000\" in ");

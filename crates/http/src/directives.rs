@@ -24,6 +24,16 @@ fn nothing(_: &Args<'_>) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn read_limit(args: &Args<'_>) -> Result<config::Template, Invalid> {
+    let limit = read::template(args)?;
+    match limit.constant() {
+        Some(text) if read::parse_size(text).is_none() => {
+            Err(read::refuse(args, 0, "invalid value"))
+        }
+        _ => Ok(limit),
+    }
+}
+
 pub static HTTP_BLOCK: Directive<()> = Directive::new("http", &[config::MAIN], nothing)
     .takes(Arity::None)
     .opens(Opens::Context(HTTP))
@@ -283,6 +293,24 @@ pub static SEND_TIMEOUT: Millis = Directive::new("send_timeout", HSL, read::time
     .text("How long a client may take nothing of an answer before its connection is closed.")
     .example("send_timeout 10s;");
 
+pub static LIMIT_RATE: Directive<config::Template> = Directive::new("limit_rate", HSLI, read_limit)
+    .default("0")
+    .syntax("limit_rate RATE;")
+    .text(
+        "How many bytes per second of an answer are sent to the client; 0: without limit. Each \
+             request counts for itself: a client with two connections gets twice the rate. RATE \
+             may hold variables, and `set $limit_rate` or a backend's `X-Accel-Limit-Rate` go \
+             before it.",
+    )
+    .example("limit_rate 100k;");
+
+pub static LIMIT_RATE_AFTER: Directive<config::Template> =
+    Directive::new("limit_rate_after", HSLI, read_limit)
+        .default("0")
+        .syntax("limit_rate_after SIZE;")
+        .text("How much of an answer is sent at full speed before `limit_rate` holds.")
+        .example("limit_rate_after 500k;");
+
 pub static LINGERING_CLOSE: Directive<Lingering> = Directive::new("lingering_close", HSL, |args| {
     read::enumeration(
         args,
@@ -476,6 +504,8 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &CLIENT_BODY_IN_SINGLE_BUFFER,
     &CLIENT_BODY_TEMP_PATH,
     &SEND_TIMEOUT,
+    &LIMIT_RATE,
+    &LIMIT_RATE_AFTER,
     &LINGERING_CLOSE,
     &LINGERING_TIME,
     &LINGERING_TIMEOUT,

@@ -113,6 +113,9 @@ pub struct Exchange {
     pub refused: Option<u16>,
     /// Bytes sent to the client: whole and without the head.
     pub sent: Sent,
+    /// Bytes per second that the answer may take, once that is decided: `set $limit_rate`,
+    /// `X-Accel-Limit-Rate`, or the location's limit when sending begins; 0: no limit.
+    pub rate: Option<u64>,
     /// The random identity of the request (`$request_id`), once asked for.
     pub request_id: Option<Span>,
     /// The client's method, in a subrequest: `$request_method` is that of the main request.
@@ -179,6 +182,7 @@ impl Exchange {
             file_below_alias: false,
             refused: None,
             sent: Sent::default(),
+            rate: None,
             request_id: None,
             main_method: None,
             captures: Captures::default(),

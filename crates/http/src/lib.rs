@@ -24,6 +24,7 @@ pub mod listen;
 pub mod location;
 mod logged;
 pub mod module;
+mod pace;
 pub mod request_body;
 pub mod response;
 mod send;

@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::exchange::{Exchange, Persistence};
+use crate::pace::Pace;
 use crate::settings::Tokens;
 use net::{Block, Data, OutQueue};
 use session::log::Level;
@@ -49,8 +50,12 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         body = Body::Empty;
     }
     let mut left = length_of(coding);
+    let pace = match body {
+        Body::Tunnel(_) => None,
+        _ => Pace::of(x),
+    };
     if x.request.version >= Version::HTTP_10 {
-        let whole = small_body(&body, left);
+        let whole = small_body(&body, left).filter(|_| pace.is_none());
         if whole.is_some() {
             left = 0;
         }
@@ -64,7 +69,11 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     if let Body::Tunnel(tunnel) = body {
         return send_tunnel(x, out, tunnel).await;
     }
-    let mut sender = Sender { out, body, coding, left, ended: false };
+    let mut sender = Sender { out, pace: None, body, coding, left, ended: false };
+    if let Some(mut pace) = pace {
+        sender.out.take().for_each(|head| pace.hold(head));
+        sender.pace = Some(pace);
+    }
     let end = poll_fn(|cx| sender.poll(cx, x)).await;
     x.sent.complete = end == SendEnd::Complete;
     end
@@ -293,6 +302,8 @@ fn flush(cx: &mut Context<'_>, x: &mut Exchange, out: &mut OutQueue) -> Poll<io:
 /// An answer on its way.
 struct Sender {
     out: OutQueue,
+    /// What holds back output that goes to `out` later; `None`: no limit.
+    pace: Option<Box<Pace>>,
     body: Body,
     coding: Coding,
     /// Bytes of a body of known length still to come.
@@ -304,7 +315,7 @@ impl Sender {
     fn poll(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Poll<SendEnd> {
         loop {
             let mut waiting = false;
-            while !self.ended && self.out.len_bytes() < HIGH_WATER {
+            while !self.ended && self.waiting_bytes() < HIGH_WATER {
                 match self.body.poll_pull(cx, x) {
                     Poll::Ready(Ok(Some(piece))) => {
                         self.queue(piece.data);
@@ -323,10 +334,18 @@ impl Sender {
                     }
                 }
             }
-            if self.out.is_empty() && self.ended {
+            if self.waiting_bytes() == 0 && self.ended {
                 return Poll::Ready(self.verdict(x));
             }
+            if let Some(pace) = &mut self.pace
+                && self.out.is_empty()
+                && pace.poll_release(cx, &mut self.out).is_pending()
+            {
+                self.body.poll_ahead(cx, x);
+                return Poll::Pending;
+            }
             match flush(cx, x, &mut self.out) {
+                Poll::Ready(Ok(())) if self.waiting_bytes() > 0 => {}
                 Poll::Ready(Ok(())) if self.ended => return Poll::Ready(self.verdict(x)),
                 Poll::Ready(Ok(())) if waiting => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
@@ -339,6 +358,20 @@ impl Sender {
         }
     }
 
+    /// Bytes of output that did not leave yet.
+    #[inline]
+    fn waiting_bytes(&self) -> u64 {
+        self.out.len_bytes() + self.pace.as_ref().map_or(0, |pace| pace.held_bytes())
+    }
+
+    #[inline]
+    fn push(&mut self, data: Data) {
+        match &mut self.pace {
+            None => self.out.push(data),
+            Some(pace) => pace.hold(data),
+        }
+    }
+
     fn queue(&mut self, data: Data) {
         let length = data.len();
         if length == 0 {
@@ -347,16 +380,16 @@ impl Sender {
         match self.coding {
             Coding::Chunked => {
                 let mut size = [0u8; 20];
-                self.out.push(Block::copy_of(chunk_head(&mut size, length)));
-                self.out.push(data);
-                self.out.push(Data::from(&b"\r\n"[..]));
+                self.push(Block::copy_of(chunk_head(&mut size, length)).into());
+                self.push(data);
+                self.push(Data::from(&b"\r\n"[..]));
             }
             Coding::Length(_) => {
                 // More than was announced would be read as the next answer.
                 self.left = self.left.saturating_sub(length);
-                self.out.push(data);
+                self.push(data);
             }
-            Coding::UntilClose => self.out.push(data),
+            Coding::UntilClose => self.push(data),
             Coding::None => {}
         }
     }
@@ -375,7 +408,7 @@ impl Sender {
             end.extend_from_slice(b"\r\n");
         }
         end.extend_from_slice(b"\r\n");
-        self.out.push(Data::from(end));
+        self.push(Data::from(end));
     }
 
     /// The body broke off: what is queued is sent as far as it goes at once.

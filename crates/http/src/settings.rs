@@ -123,6 +123,10 @@ pub struct Settings {
     pub keepalive: Keepalive,
     /// Milliseconds between two writes to a client.
     pub send_timeout_ms: u64,
+    /// Bytes per second that an answer may take.
+    pub limit_rate: Option<Template>,
+    /// Bytes of an answer that are not limited.
+    pub limit_rate_after: Option<Template>,
     /// Identity shown.
     pub tokens: Tokens,
     /// Only internal redirects may come here.
@@ -197,6 +201,8 @@ impl Settings {
                 disable_safari: disable.safari,
             },
             send_timeout_ms: scope.get(&d::SEND_TIMEOUT),
+            limit_rate: limit(c, scope, &d::LIMIT_RATE),
+            limit_rate_after: limit(c, scope, &d::LIMIT_RATE_AFTER),
             tokens: scope.get(&d::SERVER_TOKENS),
             internal: scope.find(&d::INTERNAL).is_some(),
             body_max: scope.get(&d::CLIENT_MAX_BODY_SIZE),
@@ -224,4 +230,15 @@ impl Settings {
             auth_delay_ms: scope.get(&d::AUTH_DELAY),
         }
     }
+}
+
+/// A limit; 0 is none.
+fn limit(
+    c: &mut Compiler<'_>,
+    scope: &Scope<'_>,
+    directive: &config::Directive<config::Template>,
+) -> Option<Template> {
+    let source = scope.get(directive);
+    let is_zero = source.constant().and_then(config::read::parse_size) == Some(0);
+    (!is_zero).then(|| c.template(&source))
 }

@@ -53,6 +53,8 @@ pub static BUILTINS: &[Builtin<Exchange>] = &[
     Builtin::volatile("https", https, "`on` for a TLS connection, else empty."),
     Builtin::volatile("is_args", is_args, "`?` when there is a query."),
     Builtin::volatile("is_request_port", is_request_port, "`:` when the request names a port."),
+    Builtin::volatile("limit_rate", limit_rate, "Bytes per second of the answer; 0: no limit.")
+        .settable(set_limit_rate),
     Builtin::volatile("msec", msec, "Seconds since the epoch with milliseconds."),
     Builtin::volatile("nginx_version", nginx_version, "Version of the program."),
     Builtin::volatile("pid", pid, "Process id of the worker."),
@@ -164,6 +166,21 @@ fn args(x: &mut X) -> Found {
 fn set_args(x: &mut X, value: Span) {
     x.request.args = value;
     x.request.rewritten = true;
+}
+
+fn limit_rate(x: &mut X) -> Found {
+    Some(x.arena.number(x.rate.unwrap_or(0)))
+}
+
+fn set_limit_rate(x: &mut X, value: Span) {
+    let text = x.text(value);
+    match config::read::parse_size(text) {
+        Some(rate) => x.rate = Some(rate),
+        None => {
+            let text = session::log::Bytes(text);
+            x.log_error(Level::Error, format_args!("invalid $limit_rate \"{text}\""));
+        }
+    }
 }
 
 fn binary_remote_addr(x: &mut X) -> Found {

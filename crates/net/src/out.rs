@@ -99,6 +99,19 @@ impl Data {
         }
     }
 
+    /// Takes the first `n` bytes off (all when there are fewer).
+    pub fn split_to(&mut self, n: u64) -> Data {
+        let n = n.min(self.len());
+        let front = match self {
+            Data::Memory(chunk) => return Data::Memory(chunk.split_to(n as usize)),
+            Data::Static(bytes) => Data::Static(&bytes[..n as usize]),
+            Data::Bytes(owned) => Data::from(owned.as_slice()[..n as usize].to_vec()),
+            Data::File(range) => Data::File(FileRange { length: n, ..range.clone() }),
+        };
+        self.advance(n);
+        front
+    }
+
     fn is_file(&self) -> bool {
         matches!(self, Data::File(_))
     }
@@ -370,6 +383,28 @@ mod tests {
 
     async fn flush(queue: &mut OutQueue, stream: &Stream) -> io::Result<()> {
         poll_fn(|cx| queue.poll_flush(cx, stream)).await
+    }
+
+    #[test]
+    fn pieces_split_where_they_are_told() {
+        let bytes = b"abcdef";
+        let check = |mut data: Data, n: u64, expected: (&[u8], &[u8])| {
+            let front = data.split_to(n);
+            assert_eq!((front.bytes(), data.bytes()), expected, "{data:?} at {n}");
+        };
+        for n in [0, 2, 6, 9] {
+            let expected = bytes.split_at(bytes.len().min(n as usize));
+            check(Data::Static(bytes), n, expected);
+            check(Data::from(bytes.to_vec()), n, expected);
+            check(Data::from(Chunk::copy_of(bytes)), n, expected);
+        }
+        let mut data = Data::from(range(&file(bytes), 1, 5));
+        let front = data.split_to(2);
+        let place = |data: &Data| match data {
+            Data::File(range) => (range.offset, range.length),
+            _ => unreachable!("a file was split"),
+        };
+        assert_eq!((place(&front), place(&data)), ((1, 2), (3, 3)));
     }
 
     #[test]

@@ -265,7 +265,7 @@ pub(super) static PROXY_IGNORE_HEADERS: Directive<u32> =
         .syntax("proxy_ignore_headers FIELD ...;")
         .text(
             "Fields of the backend's answer that are not obeyed: `X-Accel-Redirect`, \
-             `X-Accel-Buffering`.",
+             `X-Accel-Buffering`, `X-Accel-Limit-Rate`.",
         )
         .example("proxy_ignore_headers X-Accel-Redirect;");
 
@@ -362,9 +362,13 @@ pub(super) mod next {
 pub(super) mod ignore {
     pub(crate) const REDIRECT: u32 = 1;
     pub(crate) const BUFFERING: u32 = 1 << 1;
+    pub(crate) const LIMIT_RATE: u32 = 1 << 2;
 
-    pub(crate) const NAMES: &[(&str, u32)] =
-        &[("X-Accel-Redirect", REDIRECT), ("X-Accel-Buffering", BUFFERING)];
+    pub(crate) const NAMES: &[(&str, u32)] = &[
+        ("X-Accel-Redirect", REDIRECT),
+        ("X-Accel-Buffering", BUFFERING),
+        ("X-Accel-Limit-Rate", LIMIT_RATE),
+    ];
 }
 
 fn read_set_header(args: &Args<'_>) -> Result<(Vec<u8>, config::Template), Invalid> {

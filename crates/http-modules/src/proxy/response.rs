@@ -27,6 +27,12 @@ pub(super) fn respond(
     let status = answer.status();
     let log = x.state_or_default::<UpstreamLog>();
     log.headers = answer.headers.clone();
+    if settings.obey_limit_rate
+        && let Some(value) = answer.headers.value(Known::XAccelLimitRate)
+        && let Some(rate) = config::read::parse_number(x.text(value))
+    {
+        x.rate = Some(rate);
+    }
     if settings.obey_redirect
         && let Some(place) = answer.headers.value(Known::XAccelRedirect)
     {

@@ -39,6 +39,7 @@ pub(super) struct Settings {
     pub(super) buffers: Buffers,
     pub(super) obey_redirect: bool,
     pub(super) obey_buffering: bool,
+    pub(super) obey_limit_rate: bool,
     pub(super) target: Target,
 }
 
@@ -151,6 +152,7 @@ impl Settings {
             buffers: Buffers::compile(c, scope),
             obey_redirect: ignored & ignore::REDIRECT == 0,
             obey_buffering: ignored & ignore::BUFFERING == 0,
+            obey_limit_rate: ignored & ignore::LIMIT_RATE == 0,
             target,
         }
     }

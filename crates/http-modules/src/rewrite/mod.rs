@@ -217,10 +217,6 @@ fn compile(
 
 /// A variable that `set` may change. Until it does, its value is empty, with a warning.
 fn assignable(c: &mut Compiler<'_>, name: &str) -> Result<VariableId, String> {
-    if name.eq_ignore_ascii_case("limit_rate") && !c.variables.is_builtin(name) {
-        // A variable of the user's own would be a limit that does not hold.
-        return Err("the rate of answers cannot be limited: \"$limit_rate\" is unknown".to_owned());
-    }
     c.variables.assignable_or(name, |id| {
         Source::Computed(Rc::new(move |x: &mut Exchange| {
             if x.location.kept::<Quiet>().is_none() {
