@@ -80,7 +80,7 @@ fn answer(x: &mut Exchange) -> Verdict {
 
 /// Spreads a random number evenly over the places below `count`; 0 when there is none.
 fn place(random: u64, count: usize) -> usize {
-    (u128::from(random) * count as u128 >> 64) as usize
+    ((u128::from(random) * count as u128) >> 64) as usize
 }
 
 #[cfg(test)]

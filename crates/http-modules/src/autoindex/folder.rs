@@ -113,7 +113,7 @@ impl Entry {
             _ => Kind::Other,
         };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        Entry { name: name.to_vec(), kind, changed: stat.st_mtime as i64, size }
+        Entry { name: name.to_vec(), kind, changed: stat.st_mtime, size }
     }
 
     /// True for a regular file, or a link to one.
