@@ -117,54 +117,66 @@ pub(super) async fn attempt(
     head: Head,
 ) -> Result<Answer, Cause> {
     let settings = context.settings;
-    let connecting = settings.connecting(x);
-    let owner = connecting.owner;
+    let own = settings.own_connecting(x);
+    let how = own.as_deref().unwrap_or(&settings.connecting);
+    let owner = how.owner;
     let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
     let lease = match kept {
         Some(lease) => lease,
-        None => connect(context, &connecting, x, attempts, peer).await?,
+        // Boxed, so that the future of a request that finds a kept connection stays small.
+        None => Box::pin(connect(context, how, x, attempts, peer)).await?,
     };
     let elapsed = net::now().saturating_sub(context.started);
     if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
         attempt.connect_ms = Some(elapsed);
     }
-    let mut out = OutQueue::new();
-    out.push(head.bytes);
-    match (&call.data, call.framing) {
-        (Some(Stored::Memory(begun)), BodyFraming::Chunked) => {
-            push_chunk(&mut out, [begun.clone()])
-        }
-        (Some(data), _) => out.push(data.data()),
-        (None, _) => {}
-    }
     call.sent = true;
-    let own_timer = (call.streamed || x.background).then(Timer::new);
-    let mut dialogue = Dialogue {
-        context,
-        reused: lease.reused(),
-        out,
-        // A streamed body follows the head piece by piece.
-        streaming: call.streamed,
-        chunked: call.framing == BodyFraming::Chunked,
-        block: None,
-        parser: ResponseParser::default(),
-        fields: lend_fields(),
-        timer: own_timer,
-        armed: None,
-        write_error: None,
-        is_head: head.is_head,
-        upgrade: head.upgrade,
-    };
+    // Boxed, so that the future around it stays of a size that allocators handle well.
+    let mut dialogue = Box::new(Dialogue::new(context, x, call, &lease, head));
     let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
     if dialogue.timer.is_none() {
         x.connection.timer.clear();
     }
     let answer = outcome.and_then(|found| dialogue.answer(x, lease, found));
-    return_fields(dialogue.fields);
+    return_fields(std::mem::take(&mut dialogue.fields));
     answer
 }
 
-impl Dialogue<'_> {
+impl<'a> Dialogue<'a> {
+    fn new(
+        context: &'a Context<'a>,
+        x: &Exchange,
+        call: &Call,
+        lease: &Lease,
+        head: Head,
+    ) -> Dialogue<'a> {
+        let mut out = OutQueue::new();
+        out.push(head.bytes);
+        match (&call.data, call.framing) {
+            (Some(Stored::Memory(begun)), BodyFraming::Chunked) => {
+                push_chunk(&mut out, [begun.clone()])
+            }
+            (Some(data), _) => out.push(data.data()),
+            (None, _) => {}
+        }
+        Dialogue {
+            context,
+            reused: lease.reused(),
+            out,
+            // A streamed body follows the head piece by piece.
+            streaming: call.streamed,
+            chunked: call.framing == BodyFraming::Chunked,
+            block: None,
+            parser: ResponseParser::default(),
+            fields: lend_fields(),
+            timer: (call.streamed || x.background).then(Timer::new),
+            armed: None,
+            write_error: None,
+            is_head: head.is_head,
+            upgrade: head.upgrade,
+        }
+    }
+
     /// The answer whose head was found.
     fn answer(&mut self, x: &mut Exchange, lease: Lease, found: Found) -> Result<Answer, Cause> {
         let (length, line, framing) = found;

@@ -34,9 +34,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
         sent: false,
         resolved,
     };
-    let mut attempts = call.resolved.group.begin();
-    attempts.limit_tries(settings.next_tries);
-    let verdict = ask(settings, x, &mut call, attempts).await;
+    let verdict = ask(settings, x, &mut call).await;
     if let Some(log) = x.state::<UpstreamLog>() {
         log.url = None;
     }
@@ -62,7 +60,15 @@ struct Prepared {
 }
 
 async fn prepare_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared, BodyError> {
-    let nothing = Prepared { framing: BodyFraming::None, data: None, streamed: false };
+    if settings.body.is_none() && !x.body.exists() {
+        x.invite();
+        return Ok(Prepared { framing: BodyFraming::None, data: None, streamed: false });
+    }
+    // Boxed, so that the future of a request without a body stays small.
+    Box::pin(prepare_some_body(settings, x)).await
+}
+
+async fn prepare_some_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared, BodyError> {
     if let Some(template) = &settings.body {
         if settings.request_buffering {
             x.read_body().await?;
@@ -72,13 +78,9 @@ async fn prepare_body(settings: &Settings, x: &mut Exchange) -> Result<Prepared,
         let framing = BodyFraming::Length(text.len());
         return Ok(Prepared { framing, data: Some(text), streamed: false });
     }
-    if !x.body.exists() {
-        x.invite();
-        return Ok(nothing);
-    }
     if !settings.pass_body {
         x.read_body().await?;
-        return Ok(nothing);
+        return Ok(Prepared { framing: BodyFraming::None, data: None, streamed: false });
     }
     // HTTP/1.0 has no chunks: the length must be known first.
     let whole = settings.request_buffering || (x.body.is_chunked() && !settings.is_http11());
@@ -106,12 +108,9 @@ pub(super) fn client_gone(x: &mut Exchange) -> Verdict {
     Verdict::Close
 }
 
-async fn ask(
-    settings: &Rc<Settings>,
-    x: &mut Exchange,
-    call: &mut Call,
-    mut attempts: Attempts,
-) -> Verdict {
+async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verdict {
+    let mut attempts = call.resolved.group.begin();
+    attempts.limit_tries(settings.next_tries);
     loop {
         let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts, &call.resolved) };
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());

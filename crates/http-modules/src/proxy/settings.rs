@@ -9,7 +9,6 @@ use config::Scope;
 use http::temp::TempFolder;
 use http::{Compiler, Exchange};
 use session::variables::Template;
-use std::borrow::Cow;
 use std::rc::Rc;
 use system::socket::Keepalive;
 use upstream::Connecting;
@@ -157,16 +156,16 @@ impl Settings {
         }
     }
 
-    /// How to connect for this request.
-    pub(super) fn connecting(&self, x: &mut Exchange) -> Cow<'_, Connecting> {
-        let Some(bind) = &self.bind else { return Cow::Borrowed(&self.connecting) };
+    /// How to connect for this request, when that is not as for all.
+    pub(super) fn own_connecting(&self, x: &mut Exchange) -> Option<Box<Connecting>> {
+        let bind = self.bind.as_ref()?;
         let value = bind.value(x);
         let text = String::from_utf8_lossy(x.text(value));
         let mut connecting = self.connecting.clone();
         connecting.options.local = d::local_address(&text);
         // A kept connection comes from where it was made: another address, another owner.
         connecting.owner ^= fnv(text.as_bytes()) << 16;
-        Cow::Owned(connecting)
+        Some(Box::new(connecting))
     }
 
     /// Bytes per second to read of an answer; `None`: as many as come.
