@@ -19,7 +19,7 @@ use wire::http1::Known;
 use crate::output;
 use crate::sub_filter::weaken_etag;
 use crate::type_list::TypeList;
-use accept::Conditions;
+pub(crate) use accept::Conditions;
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -33,7 +33,12 @@ pub static MODULE: Module = Module {
     ..Module::new("http_gzip", "Compresses answers for clients that accept gzip.")
 };
 
+/// Set when the answer at hand would be another one with another Accept-Encoding.
+#[derive(Default)]
+pub(crate) struct Varies;
+
 struct Gzip {
+    on: bool,
     types: TypeList,
     conditions: Conditions,
     least: u64,
@@ -52,11 +57,17 @@ fn attach(_: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     let least = scope.get(&d::GZIP_MIN_LENGTH);
     let vary = scope.get(&d::GZIP_VARY);
     let read = output::block_size(scope);
-    if scope.get(&d::GZIP) {
+    let on = scope.get(&d::GZIP);
+    if on || vary {
         // A block must hold gzip's frame; a larger one would only hold up what is ready.
         let block = block.clamp(64, 1 << 20);
-        builder.filter(Gzip { types, conditions, least, level, block, read, vary });
+        builder.filter(Gzip { on, types, conditions, least, level, block, read, vary });
     }
+}
+
+/// Whether a level of the configuration tells caches that answers vary.
+pub(crate) fn tells_caches(scope: &Scope<'_>) -> bool {
+    scope.get(&d::GZIP_VARY)
 }
 
 /// The compressor's level for a level of the configuration. Its first is made for speed alone and
@@ -69,7 +80,8 @@ impl Gzip {
     /// True when the answer is one that is compressed for those who accept it.
     fn concerns(&self, x: &Exchange) -> bool {
         let response = &x.response;
-        matches!(response.status, 200 | 403 | 404)
+        self.on
+            && matches!(response.status, 200 | 403 | 404)
             && !matches!(response.body, Body::Tunnel(_))
             && response.headers.value(Known::ContentEncoding).is_none_or(Span::is_empty)
             && response.length.is_none_or(|length| length >= self.least)
@@ -79,14 +91,12 @@ impl Gzip {
 
 impl Filter for Gzip {
     fn apply(&self, x: &mut Exchange) {
-        if !self.concerns(x) {
-            return;
-        }
-        if self.vary {
+        let concerned = self.concerns(x);
+        if self.vary && (concerned || x.peek_state::<Varies>().is_some()) {
             let value = x.arena.push(b"Accept-Encoding");
             x.response.headers.push_known(Known::Vary, value);
         }
-        if !self.conditions.allow(x) {
+        if !concerned || !self.conditions.allow(x) {
             return;
         }
         let coding = x.arena.push(b"gzip");

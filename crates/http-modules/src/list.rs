@@ -36,11 +36,13 @@ pub static MODULES: &[&Module] = &[
     &crate::random_index::MODULE,
     &crate::index::MODULE,
     &crate::autoindex::MODULE,
+    &crate::gzip_static::MODULE,
     &crate::static_files::MODULE,
     // Filters: conditions and fields, then what changes the body, then ranges of it, and last
     // what cannot bear a length.
     &crate::not_modified::MODULE,
     &crate::headers::MODULE,
+    &crate::gunzip::MODULE,
     &crate::sub_filter::MODULE,
     &crate::gzip::MODULE,
     &crate::range::MODULE,

@@ -93,7 +93,7 @@ pub(crate) fn leaves_alias(x: &Exchange) -> bool {
 }
 
 /// Opens without waiting for the other end of a pipe; a folder may be opened too.
-fn open(path: &[u8]) -> Result<(OwnedFd, Stat), (&'static str, Code)> {
+pub(crate) fn open(path: &[u8]) -> Result<(OwnedFd, Stat), (&'static str, Code)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|code| ("open()", code))?;
     let stat = rustix::fs::fstat(&file).map_err(|code| ("fstat()", code))?;
@@ -101,7 +101,7 @@ fn open(path: &[u8]) -> Result<(OwnedFd, Stat), (&'static str, Code)> {
 }
 
 /// Logs why a file cannot be read; the status that answers it.
-fn failed(x: &Exchange, call: &str, path: Span, code: Code) -> u16 {
+pub(crate) fn failed(x: &Exchange, call: &str, path: Span, code: Code) -> u16 {
     let (level, status) = match code {
         // A path with a NUL inside names nothing: EINVAL.
         Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL => (Level::Error, 404),
@@ -138,7 +138,7 @@ fn redirect(x: &mut Exchange) -> Verdict {
     Verdict::Status(301)
 }
 
-fn respond(x: &mut Exchange, file: OwnedFd, stat: &Stat) {
+pub(crate) fn respond(x: &mut Exchange, file: OwnedFd, stat: &Stat) {
     let length = u64::try_from(stat.st_size).unwrap_or(0);
     let changed = stat.st_mtime as u64;
     if x.location.settings.etag {

@@ -1,0 +1,128 @@
+//! Files that were compressed beforehand (nginx: ngx_http_gzip_static_module).
+
+use config::{AnyDirective, Args, Directive, Invalid, Scope, read};
+use http::compile::Compiler;
+use http::{Content, Exchange, LocationBuilder, Module, Step, Verdict};
+use rustix::fs::FileType;
+use rustix::io::Errno as Code;
+use session::contexts::{HTTP, LOCATION, SERVER};
+use session::log::{Bytes, Level};
+use wire::http1::{Known, Method};
+
+use crate::gzip::{Conditions, Varies, tells_caches};
+use crate::static_files;
+
+/// The feature.
+pub static MODULE: Module = Module {
+    directives: DIRECTIVES,
+    location: Some(attach),
+    ..Module::new(
+        "http_gzip_static",
+        "Serves files that were compressed beforehand in place of the plain ones.",
+    )
+};
+
+static DIRECTIVES: &[&dyn AnyDirective] = &[&GZIP_STATIC];
+
+/// When the compressed file is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Never.
+    Off,
+    /// To clients that accept gzip.
+    On,
+    /// To all.
+    Always,
+}
+
+/// `gzip_static`.
+pub static GZIP_STATIC: Directive<When> =
+    Directive::new("gzip_static", &[HTTP, SERVER, LOCATION], read_when)
+        .default("off")
+        .syntax("gzip_static on | off | always;")
+        .text(
+            "Whether a file with `.gz` behind its name is served in its place, when there is one: \
+             to clients that accept gzip, on the conditions of `gzip_http_version`, \
+             `gzip_proxied` and `gzip_disable`, or with `always` to all. `gunzip` can unpack it \
+             for those who do not accept it. Both files should have the same time of change.",
+        )
+        .example("gzip_static on;");
+
+fn read_when(args: &Args<'_>) -> Result<When, Invalid> {
+    read::enumeration(args, &[("off", When::Off), ("on", When::On), ("always", When::Always)])
+}
+
+fn attach(_: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
+    let vary = tells_caches(scope);
+    match scope.get(&GZIP_STATIC) {
+        When::Off => {}
+        When::On => {
+            let conditions = Some(Conditions::compile(scope));
+            builder.content(GzipStatic { conditions, vary });
+        }
+        When::Always => builder.content(GzipStatic { conditions: None, vary }),
+    }
+}
+
+struct GzipStatic {
+    /// None when all clients get the compressed file.
+    conditions: Option<Conditions>,
+    vary: bool,
+}
+
+impl Content for GzipStatic {
+    fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
+        Step::Now(self.serve(x))
+    }
+}
+
+impl GzipStatic {
+    fn serve(&self, x: &mut Exchange) -> Verdict {
+        if !matches!(x.request.method, Method::Get | Method::Head)
+            || x.text(x.request.uri).ends_with(b"/")
+            || http::files::is_astray(x)
+        {
+            return Verdict::Next;
+        }
+        let allowed = self.conditions.as_ref().is_none_or(|conditions| conditions.allow(x));
+        if !allowed && !self.vary {
+            return Verdict::Next;
+        }
+        let plain = http::files::path(x);
+        if static_files::leaves_alias(x) {
+            return Verdict::Status(404);
+        }
+        let mark = x.arena.mark();
+        x.arena.copy(plain);
+        x.arena.push(b".gz");
+        let path = x.arena.since(mark);
+        let (file, stat) = match static_files::open(x.text(path)) {
+            Ok(opened) => opened,
+            Err((_, Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL)) => {
+                return Verdict::Next;
+            }
+            Err((call, code)) => {
+                // The plain file may still do: what went wrong is logged and not answered.
+                let _ = static_files::failed(x, call, path, code);
+                return Verdict::Next;
+            }
+        };
+        if self.conditions.is_some() {
+            x.state_or_default::<Varies>();
+        }
+        match FileType::from_raw_mode(stat.st_mode) {
+            _ if !allowed => return Verdict::Next,
+            FileType::RegularFile => {}
+            FileType::Directory => return Verdict::Next,
+            _ => {
+                let shown = Bytes(x.text(path));
+                x.log_error(Level::Crit, format_args!("\"{shown}\" is not a regular file"));
+                return Verdict::Status(404);
+            }
+        }
+        static_files::respond(x, file, &stat);
+        let coding = x.arena.push(b"gzip");
+        x.response.headers.push_known(Known::ContentEncoding, coding);
+        Verdict::Answer
+    }
+}
