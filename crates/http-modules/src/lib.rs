@@ -10,6 +10,7 @@ pub mod access_log;
 pub mod auth_basic;
 pub mod auth_request;
 pub mod autoindex;
+pub mod charset;
 pub mod empty_gif;
 pub mod geo;
 pub mod gunzip;

@@ -44,6 +44,7 @@ pub static MODULES: &[&Module] = &[
     &crate::headers::MODULE,
     &crate::gunzip::MODULE,
     &crate::sub_filter::MODULE,
+    &crate::charset::MODULE,
     &crate::gzip::MODULE,
     &crate::range::MODULE,
     &crate::output::MODULE,
