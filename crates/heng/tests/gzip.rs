@@ -31,9 +31,12 @@ fn expect_packed(response: &Response, text: &[u8]) {
     assert!(found == text, "{} bytes in place of {}", found.len(), text.len());
 }
 
+/// A path, the fields of the request, and whether the answer is packed.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 /// For each path and further fields whether the answer is compressed.
 #[track_caller]
-fn check(server: &Server, rows: &[(&str, &[(&str, &str)], bool)]) {
+fn check(server: &Server, rows: &[Row<'_>]) {
     let mut client = server.connect();
     for (path, fields, packed) in rows {
         let response = ask(&mut client, path, fields);
