@@ -56,11 +56,13 @@ pub static SET_REAL_IP_FROM: Directive<Trusted> =
 pub static REAL_IP_HEADER: Directive<Source> =
     Directive::new("real_ip_header", PLACES, read_source)
         .default("X-Real-IP")
-        .syntax("real_ip_header FIELD;")
+        .syntax("real_ip_header FIELD | proxy_protocol;")
         .text(
             "The field of the request in which a trusted proxy names its client, as an address \
              with or without a port. Of several addresses in it the last one counts; of several \
-             fields X-Forwarded-For the last one, of other fields the first.",
+             fields X-Forwarded-For the last one, of other fields the first. With `proxy_protocol` \
+             the client is the one whom the connection's header of the PROXY protocol names; see \
+             `listen`.",
         )
         .example("real_ip_header X-Forwarded-For;");
 
@@ -108,14 +110,14 @@ pub enum Source {
     Known(Known),
     /// Another field, its name in lower case.
     Field(Box<[u8]>),
+    /// What the connection's first bytes said (`listen ... proxy_protocol`).
+    ProxyProtocol,
 }
 
 fn read_source(args: &Args<'_>) -> Result<Source, Invalid> {
     let name = args.word(0).bytes();
     if name == b"proxy_protocol" {
-        // It would never find anything: no listener takes the PROXY protocol.
-        let message = "invalid value \"proxy_protocol\" in \"real_ip_header\" directive";
-        return Err(Invalid::new(message).at(0).help("name a field of the request"));
+        return Ok(Source::ProxyProtocol);
     }
     Ok(match Known::of(name) {
         Known::Other => Source::Field(name.to_ascii_lowercase().into()),
@@ -193,6 +195,12 @@ impl Rules {
         let headers = &x.request.headers;
         let peer = x.connection.peer();
         let first = match &self.source {
+            Source::ProxyProtocol => {
+                // One proxy speaks, for one client: there is no way to go on.
+                let trusted = self.trusted.has(peer.map(|address| address.ip()));
+                let announced = x.connection.announced().filter(|_| trusted)?;
+                return Some(announced.source());
+            }
             Source::Known(Known::XForwardedFor) => {
                 let mut search = Search::new(&self.trusted, self.recursive, peer);
                 for field in headers.iter().rev().filter(|f| f.known == Known::XForwardedFor) {
@@ -231,6 +239,6 @@ mod tests {
     fn sources() {
         assert_eq!(REAL_IP_HEADER.read_text("x-real-ip"), Ok(Source::Known(Known::XRealIp)));
         assert_eq!(REAL_IP_HEADER.read_text("X-Mine"), Ok(Source::Field((*b"x-mine").into())));
-        assert!(REAL_IP_HEADER.read_text("proxy_protocol").is_err());
+        assert_eq!(REAL_IP_HEADER.read_text("proxy_protocol"), Ok(Source::ProxyProtocol));
     }
 }

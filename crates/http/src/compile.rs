@@ -309,6 +309,7 @@ fn default_listen() -> Listen {
         options: ListenOptions::default(),
         has_options: false,
         default_server: false,
+        proxy_protocol: false,
     }
 }
 
@@ -494,6 +495,7 @@ struct Entry {
     options: ListenOptions,
     has_options: bool,
     has_default: bool,
+    proxy_protocol: bool,
     last_site: Option<Rc<Site>>,
     sites: Sites,
 }
@@ -510,6 +512,7 @@ impl Addresses {
                         options: listen.options.clone(),
                         has_options: false,
                         has_default: false,
+                        proxy_protocol: false,
                         last_site: None,
                         sites: Sites::default(),
                     });
@@ -560,7 +563,11 @@ impl Addresses {
         let mut sharing = Vec::new();
         for entry in self.list {
             let wildcard = wildcards.iter().find(|w| covers(w, &entry.address)).cloned();
-            let served = Rc::new(Served { sites: entry.sites, address: entry.address.clone() });
+            let served = Rc::new(Served {
+                sites: entry.sites,
+                address: entry.address.clone(),
+                proxy_protocol: entry.proxy_protocol,
+            });
             match wildcard {
                 Some(wildcard) if !entry.options.bind => sharing.push((wildcard, served)),
                 _ => endpoints.push(Endpoint {
@@ -593,6 +600,7 @@ impl Entry {
             return;
         }
         self.last_site = Some(site.clone());
+        self.proxy_protocol |= listen.proxy_protocol;
         if listen.has_options {
             if self.has_options {
                 scope.error(span, format!("duplicate listen options for {address}"));

@@ -5,13 +5,14 @@
 //! the answer is sent. LIFECYCLE.md draws the whole life.
 
 use crate::http::Served;
+use crate::proxy_protocol::{self, Announced};
 use crate::settings::Lingering;
 use crate::slot;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
 use session::log::Level;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -44,6 +45,8 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// Bytes received beyond what was asked for: the rest of a body, the next request.
     leftover: Cell<Option<Box<Chunk>>>,
+    /// What a proxy said about its client; boxed, as few listeners ask.
+    announced: OnceCell<Box<Announced>>,
     nodelay: Cell<bool>,
     _permit: Permit,
     _held: Option<Held>,
@@ -119,6 +122,7 @@ impl Connection {
             accepted_ms: net::now(),
             served,
             leftover: Cell::new(None),
+            announced: OnceCell::new(),
             nodelay: Cell::new(false),
             _permit: permit,
             _held: worker.hold_seat(),
@@ -141,6 +145,16 @@ impl Connection {
             Peer::V6(address) => Some(SocketAddr::V6(**address)),
             Peer::Unix => None,
         }
+    }
+
+    /// What the proxy in front said about its client, by the PROXY protocol.
+    pub fn announced(&self) -> Option<&Announced> {
+        self.announced.get().map(|announced| &**announced)
+    }
+
+    /// Keeps what the proxy said. It speaks once.
+    pub(crate) fn announce(&self, said: Announced) {
+        let _ = self.announced.set(Box::new(said));
     }
 
     /// Bytes that were received and not used yet.
@@ -204,14 +218,23 @@ impl Connection {
 /// Serves a connection until it closes.
 pub(crate) async fn run(connection: Rc<Connection>) {
     let Some(mut deadline) = first_deadline(&connection) else { return };
+    let mut begins_with_header = connection.served.proxy_protocol;
     loop {
         connection.timer.set(deadline.at);
         let place = connection.worker.idle(&connection, net::now(), u64::from(deadline.min_ms));
         let ready = poll_fn(|cx| connection.poll_request(cx)).await;
         connection.worker.busy(place);
         if !ready {
-            connection.log_silence(deadline.at);
+            connection.log_silence(deadline.at, begins_with_header);
             break;
+        }
+        if begins_with_header {
+            // Boxed: connections without it, and those that wait for later requests, are smaller.
+            if !Box::pin(proxy_protocol::read_header(&connection, deadline.at)).await {
+                break;
+            }
+            begins_with_header = false;
+            continue;
         }
         match slot::request(&connection).await {
             After::Keep { timeout_ms, min_ms } => deadline = Deadline::after(timeout_ms, min_ms),
@@ -265,8 +288,11 @@ impl Connection {
     }
 
     /// A client that connected and said nothing is worth a line.
-    fn log_silence(&self, deadline: u64) {
+    fn log_silence(&self, deadline: u64, begins_with_header: bool) {
         if self.requests.get() == 0 && net::now() >= deadline {
+            if begins_with_header {
+                return proxy_protocol::log_timeout(self);
+            }
             let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
             let doing = "while waiting for request";
             self.log(Level::Info, format_args!("client timed out ({errno}) {doing}"));

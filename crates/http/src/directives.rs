@@ -71,13 +71,16 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[SERVER], read_
     .many()
     .default("*:80")
     .syntax(
-        "listen ADDRESS[:PORT] [default_server] [backlog=N] [rcvbuf=SIZE] \
+        "listen ADDRESS[:PORT] [default_server] [proxy_protocol] [backlog=N] [rcvbuf=SIZE] \
          [sndbuf=SIZE] [deferred] [bind] [ipv6only=on|off] [reuseport] [fastopen=N] \
          [so_keepalive=on|off|[IDLE]:[INTERVAL]:[COUNT]];\n\
          listen PORT[-PORT] [...];\nlisten unix:PATH [...];",
     )
     .text(
-        "An address that the server answers at. Options of the socket are given once per address.",
+        "An address that the server answers at. Options of the socket are given once per address. \
+         With `proxy_protocol`, given by any server of the address, each connection must begin with \
+         a header of the PROXY protocol (version 1 or 2) that tells where the client connected \
+         from; `$proxy_protocol_addr` and its like show it.",
     )
     .example("listen 127.0.0.1:8080 default_server backlog=1024;");
 

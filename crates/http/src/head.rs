@@ -161,7 +161,7 @@ pub(crate) async fn read(connection: &Rc<Connection>, limits: &HeadLimits) -> Re
 }
 
 /// Waits for `reading` until the deadline.
-async fn within<T>(
+pub(crate) async fn within<T>(
     connection: &Connection,
     deadline: u64,
     reading: impl Future<Output = io::Result<T>>,

@@ -42,4 +42,6 @@ pub struct Served {
     pub sites: Sites,
     /// Text of the address for `$server_addr` when it is not a wildcard.
     pub address: Address,
+    /// Connections begin with a header of the PROXY protocol: a `listen` of the address says so.
+    pub proxy_protocol: bool,
 }

@@ -25,6 +25,7 @@ pub mod location;
 mod logged;
 pub mod module;
 mod pace;
+pub mod proxy_protocol;
 pub mod request_body;
 pub mod response;
 mod send;

@@ -18,6 +18,8 @@ pub struct Listen {
     pub has_options: bool,
     /// Requests that no name claims go to this server.
     pub default_server: bool,
+    /// Connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// Reads the arguments of `listen`.
@@ -34,6 +36,7 @@ pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
         options: ListenOptions::default(),
         has_options: false,
         default_server: false,
+        proxy_protocol: false,
     };
     for (i, word) in args.words().iter().enumerate().skip(1) {
         parameter(&mut listen, &word.str()).map_err(|invalid| invalid.at(i))?;
@@ -112,6 +115,10 @@ fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {
     match (name, value) {
         ("default_server" | "default", None) => {
             listen.default_server = true;
+            return Ok(());
+        }
+        ("proxy_protocol", None) => {
+            listen.proxy_protocol = true;
             return Ok(());
         }
         ("bind", None) => {}

@@ -3,6 +3,7 @@
 use crate::exchange::{Exchange, Persistence};
 use crate::files;
 use crate::headers::Headers;
+use crate::proxy_protocol;
 use crate::request_body::Stored;
 use session::log::Level;
 use session::text::Span;
@@ -59,6 +60,31 @@ pub static BUILTINS: &[Builtin<Exchange>] = &[
     Builtin::volatile("nginx_version", nginx_version, "Version of the program."),
     Builtin::volatile("pid", pid, "Process id of the worker."),
     Builtin::volatile("pipe", pipe, "`p` for a pipelined request, else `.`."),
+    Builtin::volatile(
+        "proxy_protocol_addr",
+        proxy_protocol::addr,
+        "The client's address as the PROXY protocol tells it.",
+    ),
+    Builtin::volatile(
+        "proxy_protocol_port",
+        proxy_protocol::client_port,
+        "The client's port as the PROXY protocol tells it.",
+    ),
+    Builtin::volatile(
+        "proxy_protocol_server_addr",
+        proxy_protocol::server_addr,
+        "The address that the client connected to, from the PROXY protocol.",
+    ),
+    Builtin::volatile(
+        "proxy_protocol_server_port",
+        proxy_protocol::server_port,
+        "The port that the client connected to, from the PROXY protocol.",
+    ),
+    Builtin::family(
+        "proxy_protocol_tlv_",
+        proxy_protocol::extension,
+        "The extension of that name, such as `alpn` or `0xea`, of the PROXY protocol.",
+    ),
     Builtin::volatile("query_string", args, "The same as `$args`."),
     Builtin::volatile(
         "realpath_root",
