@@ -65,9 +65,9 @@ pub struct Tcp {
 /// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// It is none, or not written as it must be.
+    /// It is none, or not written as it must be; a line may also be too long.
     Form,
-    /// It is longer than is allowed.
+    /// A header of version 2 says that it is longer than is taken here.
     TooLong,
     /// A version after the second.
     Version(u8),
@@ -98,14 +98,13 @@ fn line(bytes: &[u8]) -> Result<Parsed, Broken> {
     let window = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(end) = window.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
         return match window.len() == LONGEST_LINE {
-            true => Err(Broken::TooLong),
+            true => Err(Broken::Form),
             false => Ok(Parsed::Partial),
         };
     };
     match window[end..] {
         [b'\r', b'\n', ..] => {}
         [b'\r'] if end + 1 < LONGEST_LINE => return Ok(Parsed::Partial),
-        [b'\r'] => return Err(Broken::TooLong),
         _ => return Err(Broken::Form),
     }
     let origin = words(&window[..end]).ok_or(Broken::Form)?;
@@ -311,9 +310,9 @@ mod tests {
             assert_eq!(shown(format!("{line}\r\n").as_bytes()), expected, "{len}");
         };
         check(LONGEST_LINE, "107 Unknown");
-        check(LONGEST_LINE + 1, "TooLong");
-        check(LONGEST_LINE + 2, "TooLong");
-        check(5000, "TooLong");
+        check(LONGEST_LINE + 1, "Form");
+        check(LONGEST_LINE + 2, "Form");
+        check(5000, "Form");
     }
 
     #[test]
