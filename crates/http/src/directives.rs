@@ -79,8 +79,8 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[SERVER], read_
     .text(
         "An address that the server answers at. Options of the socket are given once per address. \
          With `proxy_protocol`, given by any server of the address, each connection must begin \
-         with a header of the PROXY protocol (version 1 or 2) that tells where the client connected \
-         from; `$proxy_protocol_addr` and its like show it.",
+         with a header of the PROXY protocol (version 1 or 2) that tells where the client \
+         connected from; `$proxy_protocol_addr` and its like show it.",
     )
     .example("listen 127.0.0.1:8080 default_server backlog=1024;");
 
