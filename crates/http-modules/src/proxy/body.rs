@@ -49,31 +49,24 @@ pub(super) struct UpstreamBody {
     pace: Option<Pace>,
 }
 
-/// `proxy_limit_rate`: so many bytes in each second begun.
+/// `proxy_limit_rate`: after each read the next one waits for as long as its bytes may take.
 struct Pace {
     rate: u64,
-    since: u64,
-    read: u64,
+    /// When the next read may be.
+    next: u64,
     timer: Timer,
 }
 
 impl Pace {
     /// Ready when more may be read.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let allowed = self.rate * ((net::now() - self.since) / 1000 + 1);
-        if self.read < allowed {
-            self.timer.clear();
-            return Poll::Ready(());
-        }
-        if self.timer.deadline().is_none() {
-            let wait_ms = (self.read - allowed) * 1000 / self.rate + 1;
-            self.timer.set(net::now() + wait_ms);
-        }
-        let expired = self.timer.poll_expired(cx);
-        if expired.is_ready() {
-            self.timer.clear();
-        }
-        expired
+        self.timer.set(self.next);
+        self.timer.poll_expired(cx)
+    }
+
+    fn has_read(&mut self, bytes: usize) {
+        let takes_ms = (bytes as u64).saturating_mul(1000) / self.rate;
+        self.next = self.next.max(net::now()).saturating_add(takes_ms);
     }
 }
 
@@ -135,8 +128,12 @@ impl UpstreamBody {
 
     /// The same body, read at so many bytes per second at most.
     pub(super) fn limited_to(mut self, rate: Option<u64>) -> UpstreamBody {
-        let read = self.raw.as_ref().map_or(0, |raw| raw.len()) as u64;
-        self.pace = rate.map(|rate| Pace { rate, since: net::now(), read, timer: Timer::new() });
+        let read = self.raw.as_ref().map_or(0, |raw| raw.len());
+        self.pace = rate.map(|rate| {
+            let mut pace = Pace { rate, next: net::now(), timer: Timer::new() };
+            pace.has_read(read);
+            pace
+        });
         self
     }
 
@@ -176,7 +173,7 @@ impl UpstreamBody {
                     self.armed = false;
                     self.count_received(x, block.len());
                     if let Some(pace) = &mut self.pace {
-                        pace.read += block.len() as u64;
+                        pace.has_read(block.len());
                     }
                     self.raw = Some(block.freeze());
                 }
