@@ -561,8 +561,9 @@ fn proxy_request_buffering_off_streams_the_upload() {
         let Ok(mut request) = conversation.read_head() else { return };
         conversation.record(&request);
         if conversation.read_body(&mut request).is_ok() {
-            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            // Before the answer, which is what the client waits for.
             conversation.record(&request);
+            conversation.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     });
     let server = proxy("proxy_http_version 1.1; proxy_request_buffering off;", &backend);
