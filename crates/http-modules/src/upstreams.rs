@@ -74,16 +74,16 @@ static VARIABLES: &[Builtin<Exchange>] = &[
 
 /// One value per attempt; ", " between attempts, " : " where an internal redirect lies between.
 fn per_attempt(x: &mut X, mut write: impl FnMut(&mut X, &Attempt)) -> Option<Span> {
-    let attempts = x.peek_state::<UpstreamLog>()?.attempts.clone();
-    if attempts.is_empty() {
-        return None;
-    }
+    let nth = |x: &X, i: usize| x.peek_state::<UpstreamLog>()?.attempts.get(i).copied();
+    nth(x, 0)?;
     let mark = x.arena.mark();
-    for (i, attempt) in attempts.iter().enumerate() {
+    let mut i = 0;
+    while let Some(attempt) = nth(x, i) {
         if i > 0 {
             x.arena.push(if attempt.after_redirect { b" : " } else { b", " });
         }
-        write(x, attempt);
+        write(x, &attempt);
+        i += 1;
     }
     Some(x.arena.since(mark))
 }

@@ -8,6 +8,7 @@ use crate::request_body::Stored;
 use session::log::Level;
 use session::text::Span;
 use session::variables::Builtin;
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -312,7 +313,7 @@ fn hostname(x: &mut X) -> Found {
 
 /// All fields of a name in lower case with underscores for hyphens, joined.
 pub fn field_by_variable(x: &mut X, which: Which, name: &str) -> Found {
-    let headers = which.headers(x);
+    let headers = which.headers(x)?;
     let arena = &x.arena;
     let same = |field: &crate::headers::Field| {
         let text = field.name(arena);
@@ -326,7 +327,7 @@ pub fn field_by_variable(x: &mut X, which: Which, name: &str) -> Found {
     let first = found.next()?;
     let Some(second) = found.next() else { return Some(first.value) };
     let separator: &[u8] = if first.known == Known::Cookie { b"; " } else { b", " };
-    let values: Vec<Span> =
+    let values: SmallVec<[Span; 4]> =
         [first, second].into_iter().chain(found).map(|field| field.value).collect();
     let mark = x.arena.mark();
     for (i, value) in values.into_iter().enumerate() {
@@ -354,14 +355,14 @@ pub enum Which {
 }
 
 impl Which {
-    fn headers(self, x: &X) -> Headers {
+    fn headers(self, x: &X) -> Option<&Headers> {
         let log = || x.peek_state::<crate::upstream_log::UpstreamLog>();
         match self {
-            Which::Request => x.request.headers.clone(),
-            Which::Response => x.response.headers.clone(),
-            Which::Trailers => x.response.trailers.clone(),
-            Which::Upstream => log().map(|log| log.headers.clone()).unwrap_or_default(),
-            Which::UpstreamTrailers => log().map(|log| log.trailers.clone()).unwrap_or_default(),
+            Which::Request => Some(&x.request.headers),
+            Which::Response => Some(&x.response.headers),
+            Which::Trailers => Some(&x.response.trailers),
+            Which::Upstream => log().map(|log| &log.headers),
+            Which::UpstreamTrailers => log().map(|log| &log.trailers),
         }
     }
 }

@@ -23,6 +23,7 @@ use session::contexts::IF_LOCATION;
 use session::text::Span;
 use session::variables::Builtin;
 use settings::Settings;
+use smallvec::SmallVec;
 use std::rc::Rc;
 
 /// The module.
@@ -65,7 +66,8 @@ fn port(x: &mut Exchange) -> Option<Span> {
 
 fn add_x_forwarded_for(x: &mut Exchange) -> Option<Span> {
     let known = wire::http1::Known::XForwardedFor;
-    let before: Vec<Span> = x.request.headers.all(known).map(|field| field.value).collect();
+    let before: SmallVec<[Span; 2]> =
+        x.request.headers.all(known).map(|field| field.value).collect();
     let address = x.client_address();
     let client = http::variables::address_text(x, address);
     if before.is_empty() {
