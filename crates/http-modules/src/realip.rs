@@ -9,11 +9,11 @@ use http::variables::address_text;
 use http::{Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
 use session::contexts::{HTTP, LOCATION, SERVER};
 use session::forwarded::Search;
-use session::network::{Network, Networks};
+use session::network::Networks;
+use session::real_ip::{self, Lookups};
 use session::text::Span;
 use session::variables::Builtin;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use upstream::target::{Names, SystemNames};
 use wire::http1::Known;
@@ -32,25 +32,13 @@ pub static MODULE: Module = Module {
     )
 };
 
-static DIRECTIVES: &[&dyn AnyDirective] = &[&SET_REAL_IP_FROM, &REAL_IP_HEADER, &REAL_IP_RECURSIVE];
+static DIRECTIVES: &[&dyn AnyDirective] =
+    &[&real_ip::SET_REAL_IP_FROM, &REAL_IP_HEADER, &REAL_IP_RECURSIVE];
 
 static VARIABLES: &[Builtin<Exchange>] = &[
     Builtin::volatile("realip_remote_addr", remote_addr, "The address that connected."),
     Builtin::volatile("realip_remote_port", remote_port, "The port that connected."),
 ];
-
-/// `set_real_ip_from`.
-pub static SET_REAL_IP_FROM: Directive<Trusted> =
-    Directive::new("set_real_ip_from", PLACES, read_trusted)
-        .many()
-        .syntax("set_real_ip_from ADDRESS | NETWORK | NAME | unix:;")
-        .text(
-            "Trusts what a proxy says about its client: an address, all addresses of a network \
-             such as 10.0.0.0/8, those of a host name when the configuration is read, or all that \
-             connect to a unix socket. A level with lines of its own does not inherit others; \
-             without any, `real_ip_header` is not looked at.",
-        )
-        .example("set_real_ip_from 192.168.0.0/16;");
 
 /// `real_ip_header`.
 pub static REAL_IP_HEADER: Directive<Source> =
@@ -78,31 +66,6 @@ pub static REAL_IP_RECURSIVE: Directive<bool> =
         )
         .example("real_ip_recursive on;");
 
-/// Whom a line of `set_real_ip_from` trusts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trusted {
-    /// A network or an address.
-    Network(Network),
-    /// Unix sockets.
-    Unix,
-    /// The addresses of a host.
-    Name(String),
-}
-
-fn read_trusted(args: &Args<'_>) -> Result<Trusted, Invalid> {
-    let text = args.str(0);
-    if text == "unix:" {
-        return Ok(Trusted::Unix);
-    }
-    let Some(parsed) = Network::parse(&text) else {
-        return Ok(Trusted::Name(text.into_owned()));
-    };
-    if parsed.has_low_bits {
-        args.warn(Invalid::new(format!("low address bits of {text} are meaningless")).at(0));
-    }
-    Ok(Trusted::Network(parsed.network))
-}
-
 /// Where the address comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -125,32 +88,9 @@ fn read_source(args: &Args<'_>) -> Result<Source, Invalid> {
     })
 }
 
-/// Addresses of host names, asked for once however many levels inherit the line.
-#[derive(Default)]
-struct Lookups(HashMap<String, Vec<IpAddr>>);
-
-impl Lookups {
-    fn addresses(&mut self, name: &str) -> &[IpAddr] {
-        self.0.entry(name.to_owned()).or_insert_with(|| SystemNames.addresses(name))
-    }
-}
-
 fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
-    let mut trusted = Networks::default();
-    for (line, place) in scope.nodes(&SET_REAL_IP_FROM) {
-        match line {
-            Trusted::Network(network) => trusted.add(network),
-            Trusted::Unix => trusted.add_unix(),
-            Trusted::Name(name) => {
-                let found = c.state::<Lookups>().addresses(&name);
-                if found.is_empty() {
-                    let message = format!("host not found in set_real_ip_from \"{name}\"");
-                    scope.error(place, message);
-                }
-                found.iter().for_each(|address| trusted.add(Network::of(*address)));
-            }
-        }
-    }
+    let lookups = c.state::<Lookups>();
+    let trusted = real_ip::compile(scope, lookups, |name| SystemNames.addresses(name));
     let source = scope.get(&REAL_IP_HEADER);
     let recursive = scope.get(&REAL_IP_RECURSIVE);
     if trusted.is_empty() {

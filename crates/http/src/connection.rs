@@ -5,13 +5,14 @@
 //! the answer is sent. LIFECYCLE.md draws the whole life.
 
 use crate::http::Served;
-use crate::proxy_protocol::{self, Announced};
+use crate::proxy_protocol;
 use crate::settings::Lingering;
 use crate::slot;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
 use session::log::Level;
+use session::proxy_protocol::Announced;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::future::poll_fn;

@@ -1,7 +1,8 @@
 //! The `listen` directive: an address and the options of its socket.
 
-use config::{Args, Invalid, read};
-use system::socket::{Address, Keepalive, ListenOptions};
+use config::{Args, Invalid};
+use session::listen::{Place, socket_option};
+use system::socket::{Address, ListenOptions};
 
 /// One `listen`.
 #[derive(Clone, Debug)]
@@ -28,7 +29,8 @@ pub struct Listen {
 /// nginx's words for an address or a parameter that is not one.
 pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
     let text = args.str(0).into_owned();
-    let (address, last_port) = parse_address(&text).map_err(|reason| Invalid::new(reason).at(0))?;
+    let place = Place::parse(&text, Some(80)).map_err(|reason| Invalid::new(reason).at(0))?;
+    let Place { address, last_port } = place;
     let mut listen = Listen {
         address,
         last_port,
@@ -47,149 +49,23 @@ pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
 impl Listen {
     /// One of these for each port of the range.
     pub(crate) fn each(&self) -> Vec<Listen> {
-        let Address::Inet(first) = &self.address else { return vec![self.clone()] };
-        let of_port = |port| {
-            let address = Address::Inet((first.ip(), port).into());
-            Listen { address, last_port: port, ..self.clone() }
+        let place = Place { address: self.address.clone(), last_port: self.last_port };
+        let of_address = |address: Address| {
+            let last_port = address.port().unwrap_or(0);
+            Listen { address, last_port, ..self.clone() }
         };
-        (first.port()..=self.last_port).map(of_port).collect()
+        place.each().into_iter().map(of_address).collect()
     }
-}
-
-/// A port, or a range of them: `8000-8010`.
-fn parse_ports(digits: &str) -> Option<(u16, u16)> {
-    let one = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    match digits.split_once('-') {
-        Some((first, last)) => {
-            let (first, last) = (one(first)?, one(last)?);
-            (first <= last).then_some((first, last))
-        }
-        None => one(digits).map(|port| (port, port)),
-    }
-}
-
-/// `80`, `*:80`, `1.2.3.4`, `1.2.3.4:80`, `[::]:80`, `localhost:80`, `unix:/path`.
-fn parse_address(text: &str) -> Result<(Address, u16), String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(format!(
-                "no path in the unix domain socket in \"{text}\" of the \"listen\" directive"
-            ));
-        }
-        return Ok((Address::Unix(path.into()), 0));
-    }
-    let of_listen = |reason: &str| format!("{reason} in \"{text}\" of the \"listen\" directive");
-    let ports = |digits: &str| parse_ports(digits).ok_or_else(|| of_listen("invalid port"));
-    let digits_only = |b: u8| b.is_ascii_digit() || b == b'-';
-    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(digits_only) {
-        let (first, last) = ports(text)?;
-        return Ok((Address::any_v4(first), last));
-    }
-    let (host, (port, last)) = match text.rsplit_once(':') {
-        Some((host, digits)) if !digits.contains(']') => (host, ports(digits)?),
-        _ => (text, (80, 80)),
-    };
-    if host == "*" {
-        return Ok((Address::any_v4(port), last));
-    }
-    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let ip: std::net::Ipv6Addr =
-            inner.parse().map_err(|_| of_listen("invalid IPv6 address"))?;
-        return Ok((Address::Inet((ip, port).into()), last));
-    }
-    if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
-        return Ok((Address::Inet((ip, port).into()), last));
-    }
-    if host.is_empty() {
-        return Err(of_listen("no host"));
-    }
-    let found = std::net::ToSocketAddrs::to_socket_addrs(&(host, port)).ok();
-    let first = found.and_then(|mut all| all.next());
-    first.map(|first| (Address::Inet(first), last)).ok_or_else(|| of_listen("host not found"))
 }
 
 fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {
-    let invalid = |what: &str| Invalid::new(format!("invalid {what} \"{word}\""));
-    let options = &mut listen.options;
-    let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
-    match (name, value) {
-        ("default_server" | "default", None) => {
-            listen.default_server = true;
-            return Ok(());
+    match word {
+        "default_server" | "default" => listen.default_server = true,
+        "proxy_protocol" => listen.proxy_protocol = true,
+        _ if socket_option(&mut listen.options, &listen.address, &listen.text, word)? => {
+            listen.has_options = true;
         }
-        ("proxy_protocol", None) => {
-            listen.proxy_protocol = true;
-            return Ok(());
-        }
-        ("bind", None) => {}
-        ("reuseport", None) => options.reuseport = true,
-        ("deferred", None) => options.deferred = true,
-        ("backlog", Some(n)) => {
-            options.backlog =
-                n.parse().ok().filter(|n| *n != 0).ok_or_else(|| invalid("backlog"))?;
-        }
-        ("fastopen", Some(n)) => {
-            options.fastopen = Some(n.parse().map_err(|_| invalid("fastopen"))?);
-        }
-        ("rcvbuf", Some(size)) => {
-            let bytes = read::parse_size(size.as_bytes()).and_then(|n| u32::try_from(n).ok());
-            options.rcvbuf = Some(bytes.ok_or_else(|| invalid("rcvbuf"))?);
-        }
-        ("sndbuf", Some(size)) => {
-            let bytes = read::parse_size(size.as_bytes()).and_then(|n| u32::try_from(n).ok());
-            options.sndbuf = Some(bytes.ok_or_else(|| invalid("sndbuf"))?);
-        }
-        ("ipv6only", Some(value)) => {
-            let is_v6 = matches!(&listen.address, Address::Inet(a) if a.is_ipv6());
-            if !is_v6 {
-                let reason = format!("ipv6only is not supported on addr \"{}\"", listen.text);
-                return Err(Invalid::new(reason));
-            }
-            options.ipv6only = match value {
-                "on" => true,
-                "off" => false,
-                _ => {
-                    return Err(Invalid::new(format!("invalid ipv6only flags \"{value}\"")));
-                }
-            };
-        }
-        ("so_keepalive", Some(value)) => {
-            options.keepalive = keepalive(value)
-                .ok_or_else(|| Invalid::new(format!("invalid so_keepalive value: \"{value}\"")))?;
-        }
-        _ => return Err(invalid("parameter")),
+        _ => return Err(Invalid::new(format!("invalid parameter \"{word}\""))),
     }
-    // Each option of the socket implies a socket of its own, as nginx's `bind` does.
-    options.bind = true;
-    listen.has_options = true;
     Ok(())
-}
-
-fn keepalive(value: &str) -> Option<Keepalive> {
-    match value {
-        "on" => {
-            return Some(Keepalive::On { idle_s: None, interval_s: None, count: None });
-        }
-        "off" => return Some(Keepalive::Off),
-        _ => {}
-    }
-    let mut parts = value.split(':');
-    let mut seconds = || -> Option<Option<u32>> {
-        match parts.next()? {
-            "" => Some(None),
-            text => {
-                read::parse_time_s(text.as_bytes()).and_then(|s| u32::try_from(s).ok()).map(Some)
-            }
-        }
-    };
-    let (idle_s, interval_s) = (seconds()?, seconds()?);
-    let count = match parts.next()? {
-        "" => None,
-        text => Some(text.parse().ok()?),
-    };
-    let empty = idle_s.is_none() && interval_s.is_none() && count.is_none();
-    if parts.next().is_some() || empty {
-        return None;
-    }
-    Some(Keepalive::On { idle_s, interval_s, count })
 }

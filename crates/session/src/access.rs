@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use config::{AnyDirective, Args, Context, Directive, Invalid, Scope};
 
-use crate::contexts::{HTTP, LIMIT_EXCEPT, LOCATION, SERVER};
+use crate::contexts::{HTTP, LIMIT_EXCEPT, LOCATION, SERVER, STREAM, STREAM_SERVER};
 use crate::network::Network;
 
-const PLACES: &[Context] = &[HTTP, SERVER, LOCATION, LIMIT_EXCEPT];
+const PLACES: &[Context] = &[HTTP, SERVER, LOCATION, LIMIT_EXCEPT, STREAM, STREAM_SERVER];
 
 /// The directives of this file.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[&ALLOW, &DENY];
@@ -29,7 +29,8 @@ pub static ALLOW: Directive<Clients> = Directive::new("allow", PLACES, read_clie
 pub static DENY: Directive<Clients> = Directive::new("deny", PLACES, read_clients)
     .many()
     .syntax("deny ADDRESS | NETWORK | unix: | all;")
-    .text("Refuses clients with 403 (Forbidden); see `allow`.")
+    .text("Refuses clients with 403 (Forbidden), which for a TCP or UDP session means that it is \
+         closed; see `allow`.")
     .example("deny all;");
 
 /// Whom a rule is about.

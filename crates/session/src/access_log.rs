@@ -23,6 +23,7 @@ use system::errno::Errno;
 use system::file::open_append;
 use system::identity::identity;
 
+use crate::contexts::HTTP;
 use crate::log::{Bytes, Level, LogFile, LogFiles, Syslog, SyslogText};
 use crate::text::Span;
 use crate::variables::{Segment, Subject, Template, Variables};
@@ -162,6 +163,8 @@ impl Format {
 /// The formats of an `http` block, and the access logs compiled with them so far.
 pub struct Formats {
     by_name: HashMap<String, FormatLine>,
+    /// `combined` exists, and is used where nothing is said.
+    is_http: bool,
     state: RefCell<State>,
 }
 
@@ -174,7 +177,7 @@ struct State {
 }
 
 impl Formats {
-    /// Collects the `log_format` lines of a block (`http`, later `stream`). All names in all
+    /// Collects the `log_format` lines of a block (`http` or `stream`). All names in all
     /// formats become variables, also when no log uses the format, so that a name which nobody
     /// defines is found as in nginx.
     pub fn new<X: 'static>(scope: &Scope<'_>, variables: &mut Variables<X>) -> Formats {
@@ -183,7 +186,9 @@ impl Formats {
             escape: Escape::Default,
             parts: directives::format_parts(COMBINED_TEXT).unwrap_or_default(),
         };
-        let mut by_name = HashMap::from([(COMBINED.to_owned(), combined)]);
+        let is_http = scope.context() == HTTP;
+        let combined = is_http.then(|| (COMBINED.to_owned(), combined));
+        let mut by_name = HashMap::from_iter(combined);
         for (line, span) in scope.nodes_local(&LOG_FORMAT) {
             if by_name.contains_key(&line.name) {
                 let name = &line.name;
@@ -197,11 +202,11 @@ impl Formats {
             }
             by_name.insert(line.name.clone(), line);
         }
-        Formats { by_name, state: RefCell::default() }
+        Formats { by_name, is_http, state: RefCell::default() }
     }
 
-    /// The access logs that hold in a block: those of the nearest level that has any, else
-    /// `logs/access.log` in format `combined`. Blocks to which the same lines apply share them.
+    /// The access logs that hold in a block: those of the nearest level that has any, else, in
+    /// http, `logs/access.log` in format `combined`. Blocks to which the same lines apply share them.
     /// Faults go to the scope; the files are opened later, with all others of `files`.
     pub fn compile<X: Subject>(
         &self,
@@ -211,7 +216,7 @@ impl Formats {
     ) -> Rc<AccessLogs> {
         let mut lines: Vec<(AccessLogLine, Option<config::Span>)> = Vec::new();
         lines.extend(scope.nodes(&ACCESS_LOG).into_iter().map(|(line, span)| (line, Some(span))));
-        if lines.is_empty() {
+        if lines.is_empty() && self.is_http {
             lines.extend(ACCESS_LOG.default_value().map(|line| (line, None)));
         }
         let place = lines.first().and_then(|(_, span)| *span);
@@ -271,7 +276,10 @@ impl Formats {
         if let Some(format) = self.state.borrow().formats.get(name) {
             return Ok(format.clone());
         }
-        let unknown = || format!("unknown log format \"{name}\"");
+        let unknown = || match name {
+            COMBINED => "log format is not specified".to_owned(),
+            _ => format!("unknown log format \"{name}\""),
+        };
         let line = self.by_name.get(name).ok_or_else(unknown)?;
         let source = config::Template { parts: line.parts.clone() };
         let template = Template::compile(&source, variables);

@@ -27,3 +27,12 @@ pub const LIMIT_EXCEPT: Context = Context::new("http.location.limit_except", "li
 
 /// Inside `upstream { }` of `http`.
 pub const UPSTREAM: Context = Context::new("http.upstream", "upstream");
+
+/// Inside `stream { }`.
+pub const STREAM: Context = Context::new("stream", "stream");
+
+/// Inside `server { }` of `stream`.
+pub const STREAM_SERVER: Context = Context::new("stream.server", "server in stream");
+
+/// Inside `upstream { }` of `stream`.
+pub const STREAM_UPSTREAM: Context = Context::new("stream.upstream", "upstream in stream");

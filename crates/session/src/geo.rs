@@ -8,7 +8,7 @@
 
 mod ranges;
 
-use crate::contexts::HTTP;
+use crate::contexts::{HTTP, STREAM};
 use crate::forwarded::Search;
 use crate::map::variable_name;
 use crate::network::{Network, Networks};
@@ -24,7 +24,7 @@ use std::rc::Rc;
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[&GEO];
 
 /// `geo`, see [`GeoLine`].
-pub static GEO: Directive<GeoLine> = Directive::new("geo", &[HTTP], read_geo)
+pub static GEO: Directive<GeoLine> = Directive::new("geo", &[HTTP, STREAM], read_geo)
     .takes(Arity::Between(1, 2))
     .many()
     .opens(Opens::Rows)
@@ -37,8 +37,8 @@ pub static GEO: Directive<GeoLine> = Directive::new("geo", &[HTTP], read_geo)
          `192.168.1.0-192.168.1.255`, of IPv4 addresses only. What is no IPv4 address there, a \
          client of a unix socket, and an $ADDRESS that is none count as 255.255.255.255. Special \
          rows: `default` has the value for all other addresses (empty without it); `delete` \
-         takes a network or range out again; `proxy` names clients whose `X-Forwarded-For` is \
-         believed; with `proxy_recursive` the addresses in it that are such proxies themselves \
+         takes a network or range out again; in http, `proxy` names clients whose `X-Forwarded-For` \
+         is believed; with `proxy_recursive` the addresses in it that are such proxies themselves \
          are skipped; with `volatile` the value is looked up anew at each use; `include FILE` \
          reads rows from a file.",
     )
@@ -118,7 +118,7 @@ impl Rows {
         let name = row.name.bytes();
         let value = match row.args.as_slice() {
             [] if name == b"ranges" => return self.begin_ranges(),
-            [] if name == b"proxy_recursive" => {
+            [] if name == b"proxy_recursive" && scope.context() != STREAM => {
                 self.recursive = true;
                 return Ok(());
             }
@@ -129,7 +129,7 @@ impl Rows {
             [value] => value.bytes(),
             _ => return Err(Invalid::new("invalid number of the geo parameters")),
         };
-        if name == b"proxy" {
+        if name == b"proxy" && scope.context() != STREAM {
             self.proxies.add(network(scope, row, value)?);
             return Ok(());
         }

@@ -14,7 +14,7 @@ use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, read
 use smallvec::SmallVec;
 use system::shared::{is_dead, own_mark};
 
-use crate::contexts::{HTTP, LOCATION, SERVER};
+use crate::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER};
 use crate::limit_req::{no_zone, read_level, read_status, unknown};
 use crate::log::{Bytes, Level};
 use crate::table::{Entries, Reference, Table};
@@ -22,7 +22,8 @@ use crate::text::Span;
 use crate::variables::{Subject, Template, Variables};
 use crate::zones::{Kind, NamedZone, ZoneSize, Zones, read_zone};
 
-const PLACES: &[Context] = &[HTTP, SERVER, LOCATION];
+/// Levels of requests and of sessions.
+const PLACES: &[Context] = &[HTTP, SERVER, LOCATION, STREAM, STREAM_SERVER];
 
 /// The directives of this file.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[
@@ -35,7 +36,7 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
 
 /// `limit_conn_zone`.
 pub static LIMIT_CONN_ZONE: Directive<ZoneLine> =
-    Directive::new("limit_conn_zone", &[HTTP], read_zone_line)
+    Directive::new("limit_conn_zone", &[HTTP, STREAM], read_zone_line)
         .takes(Arity::Exactly(2))
         .many()
         .syntax("limit_conn_zone KEY zone=NAME:SIZE;")
@@ -55,7 +56,8 @@ pub static LIMIT_CONN: Directive<LimitLine> = Directive::new("limit_conn", PLACE
     .text(
         "Lets at most NUMBER requests with the same key of the zone NAME be under way at a time; \
          more are refused. A request counts from when its head was read until its answer was \
-         sent, so that idle connections do not count. Several lines hold together. A level that \
+         sent, so that idle connections do not count; a TCP or UDP session counts until it ends, \
+         and one too many is closed. Several lines hold together. A level that \
          has no such line has those of the level around it.",
     )
     .example("limit_conn addresses 10;");
@@ -70,7 +72,7 @@ pub static LIMIT_CONN_LOG_LEVEL: Directive<Level> =
 
 /// `limit_conn_status`.
 pub static LIMIT_CONN_STATUS: Directive<u64> =
-    Directive::new("limit_conn_status", PLACES, read_status)
+    Directive::new("limit_conn_status", &[HTTP, SERVER, LOCATION], read_status)
         .default("503")
         .syntax("limit_conn_status CODE;")
         .text("The status that answers requests which are refused, 400 to 599.")

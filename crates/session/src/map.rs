@@ -3,7 +3,7 @@
 //! Written for every kind of conversation alike: an engine calls [`compile`] for its block and
 //! lists [`DIRECTIVES`] in one of its modules.
 
-use crate::contexts::HTTP;
+use crate::contexts::{HTTP, STREAM};
 use crate::names::{Names, Reading, Refused};
 use crate::pattern::{GivenUp, Pattern};
 use crate::regex::Case;
@@ -12,7 +12,7 @@ use crate::variables::{Caching, Source, Subject, Template, Variables};
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Node, Opens, Scope, read};
 use std::rc::Rc;
 
-const PLACES: &[Context] = &[HTTP];
+const PLACES: &[Context] = &[HTTP, STREAM];
 
 /// The directives of this file.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[&MAP, &MAP_HASH_MAX_SIZE, &MAP_HASH_BUCKET_SIZE];

@@ -3,7 +3,7 @@
 //!
 //! Written for every kind of conversation alike: an engine calls [`compile`] for its block.
 
-use crate::contexts::HTTP;
+use crate::contexts::{HTTP, STREAM};
 use crate::map::variable_name;
 use crate::text::Span;
 use crate::variables::{Caching, Source, Subject, Template, Variables};
@@ -15,7 +15,7 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[&SPLIT_CLIENTS];
 
 /// `split_clients`, see [`SplitLine`].
 pub static SPLIT_CLIENTS: Directive<SplitLine> =
-    Directive::new("split_clients", &[HTTP], read_split)
+    Directive::new("split_clients", &[HTTP, STREAM], read_split)
         .takes(Arity::Exactly(2))
         .many()
         .opens(Opens::Rows)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use config::{AnyDirective, Args, Arity, Directive, Invalid, Part, read};
 
 use super::{COMBINED, Escape};
-use crate::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
+use crate::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER, STREAM, STREAM_SERVER};
 use crate::log::{Buffering, SyslogText, TargetText};
 use system::identity::identity;
 
@@ -13,24 +13,25 @@ use system::identity::identity;
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[&LOG_FORMAT, &ACCESS_LOG];
 
 /// `log_format`, see [`FormatLine`].
-pub static LOG_FORMAT: Directive<FormatLine> = Directive::new("log_format", &[HTTP], format_line)
-    .takes(Arity::AtLeast(2))
-    .many()
-    .syntax("log_format NAME [escape=default|json|none] STRING...;")
-    .text(
-        "Defines how a line of the access log looks: the STRINGs put together, with the values \
+pub static LOG_FORMAT: Directive<FormatLine> =
+    Directive::new("log_format", &[HTTP, STREAM], format_line)
+        .takes(Arity::AtLeast(2))
+        .many()
+        .syntax("log_format NAME [escape=default|json|none] STRING...;")
+        .text(
+            "Defines how a line of the access log looks: the STRINGs put together, with the values \
          of their variables. Values are escaped: by default quotes, backslashes and all that is \
          not printable ASCII become \\xXX, and a missing value is `-`; with json, as in JSON \
          strings; with none, not at all. The format `combined` is always there: \
          $remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
          \"$http_referer\" \"$http_user_agent\".",
-    )
-    .example("log_format short '$remote_addr \"$request\" $status $request_time';");
+        )
+        .example("log_format short '$remote_addr \"$request\" $status $request_time';");
 
 /// `access_log`, see [`AccessLogLine`].
 pub static ACCESS_LOG: Directive<AccessLogLine> = Directive::new(
     "access_log",
-    &[HTTP, SERVER, LOCATION, IF_LOCATION, LIMIT_EXCEPT],
+    &[HTTP, SERVER, LOCATION, IF_LOCATION, LIMIT_EXCEPT, STREAM, STREAM_SERVER],
     access_log_line,
 )
 .takes(Arity::AtLeast(1))
@@ -43,7 +44,8 @@ pub static ACCESS_LOG: Directive<AccessLogLine> = Directive::new(
 )
 .text(
     "Where a line about each request is written, and in which FORMAT (log_format; `combined` \
-     without one). Several lines at the same level of the configuration all apply; lines of an \
+     without one). In stream it is a line about each session, FORMAT must be given, and without \
+     this directive nothing is written. Several lines at the same level of the configuration all apply; lines of an \
      inner block replace those of the outer one, and `off` at a level drops all of them. With \
      buffer, lines are collected and written when SIZE is reached, when they are older than the \
      time of flush, when logs are reopened and when a worker exits. With if, the request is \

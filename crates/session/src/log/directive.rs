@@ -2,36 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{AnyDirective, Args, Arity, Directive, Invalid, Level, MAIN, Scope, Word};
+use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Level, MAIN, Scope, Word};
 
 use super::{Log, LogFiles, Sink, Syslog, SyslogText, Target};
-use crate::contexts::{HTTP, LOCATION, SERVER};
+use crate::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER};
 use system::identity::identity;
+
+const PLACES: &[Context] = &[MAIN, HTTP, SERVER, LOCATION, STREAM, STREAM_SERVER];
 
 /// This module's directives.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[&ERROR_LOG];
 
 /// `error_log`, see [`ErrorLog`].
-pub static ERROR_LOG: Directive<ErrorLog> =
-    Directive::new("error_log", &[MAIN, HTTP, SERVER, LOCATION], read)
-        .takes(Arity::AtLeast(1))
-        .many()
-        .default("logs/error.log error")
-        .syntax(
-            "error_log FILE [LEVEL];\n\
+pub static ERROR_LOG: Directive<ErrorLog> = Directive::new("error_log", PLACES, read)
+    .takes(Arity::AtLeast(1))
+    .many()
+    .default("logs/error.log error")
+    .syntax(
+        "error_log FILE [LEVEL];\n\
              error_log stderr [LEVEL];\n\
              error_log syslog:server=ADDRESS[,PARAMETER=VALUE...] [LEVEL];",
-        )
-        .text(
-            "Where errors are written, and how much: messages of LEVEL and worse, one of debug, \
+    )
+    .text(
+        "Where errors are written, and how much: messages of LEVEL and worse, one of debug, \
              info, notice, warn, error, crit, alert, emerg; without one, error. Several lines at \
              the same level of the configuration all apply; lines of an inner block replace \
              those of the outer one. A relative FILE starts at the prefix (-p). `syslog:` sends \
              to a daemon; its parameters are server (an address with an optional port, 514 \
              without one, or unix:PATH), facility (local7), tag (the program's name) and \
              nohostname.",
-        )
-        .example("error_log logs/error.log warn;");
+    )
+    .example("error_log logs/error.log warn;");
 
 /// One `error_log` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
