@@ -13,7 +13,7 @@ use std::time::Duration;
 use net::{Listener, Seat, Sharing, Taking};
 use session::log::{Level, Log, no_context};
 use session::{log, log_errno};
-use system::socket::{self, Address, ListenOptions, SocketError};
+use system::socket::{self, Address, ListenOptions, SocketError, Transport};
 
 use crate::engines::Wanted;
 
@@ -24,6 +24,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// One address and its sockets.
 struct Open {
     address: Address,
+    transport: Transport,
     /// Nothing for a socket of an older program: how that one opened it is not known.
     options: Option<ListenOptions>,
     sockets: Vec<Rc<OwnedFd>>,
@@ -65,7 +66,9 @@ impl Listeners {
                 break;
             };
             match socket::adopt_listener(number) {
-                Ok((socket, address)) => listeners.add(address, Rc::new(socket)),
+                Ok((socket, address, transport)) => {
+                    listeners.add(address, transport, Rc::new(socket));
+                }
                 Err(error) => log_errno!(
                     log,
                     Level::Crit,
@@ -79,11 +82,12 @@ impl Listeners {
         listeners
     }
 
-    fn add(&mut self, address: Address, socket: Rc<OwnedFd>) {
-        match self.open.iter_mut().find(|open| open.address == address) {
+    fn add(&mut self, address: Address, transport: Transport, socket: Rc<OwnedFd>) {
+        let mut open = self.open.iter_mut();
+        match open.find(|open| open.address == address && open.transport == transport) {
             Some(open) => open.sockets.push(socket),
             None => {
-                self.open.push(Open { address, options: None, sockets: vec![socket] });
+                self.open.push(Open { address, transport, options: None, sockets: vec![socket] });
             }
         }
     }
@@ -132,7 +136,10 @@ impl Listeners {
     fn kept(&self, wanted: &Wanted, log: &Log) -> Open {
         let Wanted { address, options } = wanted;
         let mut sockets = Vec::new();
-        if let Some(old) = self.open.iter().find(|open| open.address == *address) {
+        let transport = options.transport;
+        let mut open = self.open.iter();
+        if let Some(old) = open.find(|open| open.address == *address && open.transport == transport)
+        {
             sockets.clone_from(&old.sockets);
             if old.options.as_ref() != Some(options) {
                 for socket in &sockets {
@@ -142,7 +149,7 @@ impl Listeners {
                 }
             }
         }
-        Open { address: address.clone(), options: Some(options.clone()), sockets }
+        Open { address: address.clone(), transport, options: Some(options.clone()), sockets }
     }
 
     /// Opens what is missing; true when an address was in use and may be free later.
@@ -155,11 +162,10 @@ impl Listeners {
         let mut again = false;
         for open in &mut self.open {
             let Some(options) = &open.options else { continue };
-            let apart = options.reuseport && !open.address.is_unix();
-            let count = if apart { workers.max(1) } else { 1 };
+            let count = if has_own_sockets(options, &open.address) { workers.max(1) } else { 1 };
             while open.sockets.len() < count {
                 let mut complain = |error| say_ignored(log, &open.address, error);
-                match socket::listen_leniently(&open.address, options, &mut complain) {
+                match open_one(&open.address, options, &open.sockets, &mut complain) {
                     Ok(socket) => open.sockets.push(Rc::new(socket)),
                     Err(error) if error.is_address_in_use() && purpose == Purpose::Test => break,
                     Err(error) => {
@@ -191,8 +197,9 @@ impl Listeners {
         self.open
             .iter()
             .map(|open| {
-                let reuseport = open.options.as_ref().is_some_and(|options| options.reuseport);
-                let apart = reuseport && open.sockets.len() >= workers.max(1);
+                let own = |options| has_own_sockets(options, &open.address);
+                let own = open.options.as_ref().is_some_and(own);
+                let apart = own && open.sockets.len() >= workers.max(1);
                 let alone = apart || workers <= 1;
                 let sharing = if alone { Sharing::Alone } else { Sharing::Workers };
                 let own = open
@@ -224,7 +231,8 @@ impl Listeners {
 
     /// Removes the files of unix sockets that are in this set and not in another one.
     pub fn remove_files_unlike(&self, other: &Listeners) {
-        let in_other = |open: &&Open| other.open.iter().any(|kept| kept.address == open.address);
+        let same = |a: &Open, b: &Open| a.address == b.address && a.transport == b.transport;
+        let in_other = |open: &&Open| other.open.iter().any(|kept| same(kept, open));
         for open in self.open.iter().filter(|open| !in_other(open)) {
             if let Address::Unix(path) = &open.address
                 && !open.sockets.is_empty()
@@ -234,6 +242,30 @@ impl Listeners {
             }
         }
     }
+}
+
+/// Whether each worker gets a socket of its own. Packets always need it: the kernel then leads
+/// all packets of a client to the same worker, which is the one that knows its session.
+fn has_own_sockets(options: &ListenOptions, address: &Address) -> bool {
+    (options.reuseport || options.transport == Transport::Datagram) && !address.is_unix()
+}
+
+/// Opens one more socket of an address. The first one for packets is bound without sharing, so
+/// that another program that is there already is noticed; it shares with ours afterwards.
+fn open_one(
+    address: &Address,
+    options: &ListenOptions,
+    present: &[Rc<OwnedFd>],
+    complain: &mut dyn FnMut(SocketError),
+) -> Result<OwnedFd, SocketError> {
+    if options.reuseport || options.transport == Transport::Stream || present.is_empty() {
+        return socket::listen_leniently(address, options, complain);
+    }
+    for socket in present {
+        socket::set_reuseport(socket.as_fd())?;
+    }
+    let options = ListenOptions { reuseport: true, ..options.clone() };
+    socket::listen_leniently(address, &options, complain)
 }
 
 fn say_failed(log: &Log, address: &Address, options: &ListenOptions, error: SocketError) {

@@ -6,6 +6,7 @@
 
 pub mod allocation;
 pub mod clock;
+pub mod datagram;
 pub mod driver;
 pub mod errno;
 pub mod file;

@@ -1,4 +1,5 @@
-//! Stream sockets: addresses, listeners, connections, options.
+//! Sockets: addresses, listeners, connections, options. What is particular about datagrams is in
+//! `datagram.rs`.
 //!
 //! Every socket made here is non-blocking and closed by exec. Waiting is the driver's work;
 //! retrying a failed `bind` is the caller's, because nginx retries over all listeners at once.
@@ -19,6 +20,7 @@ use rustix::net::{
     SocketType, sockopt,
 };
 
+use crate::datagram;
 use crate::errno::Errno;
 
 /// Where a socket listens, comes from or goes to.
@@ -77,7 +79,7 @@ impl Address {
         Address::Inet((Ipv6Addr::UNSPECIFIED, port).into())
     }
 
-    fn family(&self) -> AddressFamily {
+    pub(crate) fn family(&self) -> AddressFamily {
         match self {
             Address::Inet(SocketAddr::V4(_)) => AddressFamily::INET,
             Address::Inet(SocketAddr::V6(_)) => AddressFamily::INET6,
@@ -94,7 +96,7 @@ impl Address {
         Address::Unix(PathBuf::from(std::ffi::OsStr::from_bytes(path)))
     }
 
-    fn to_kernel(&self) -> rustix::io::Result<SocketAddrAny> {
+    pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrAny> {
         match self {
             Address::Inet(address) => Ok((*address).into()),
             Address::Unix(path) => SocketAddrUnix::new(path.as_path()).map(Into::into),
@@ -146,7 +148,7 @@ impl fmt::Display for SocketError {
 
 impl std::error::Error for SocketError {}
 
-trait Named<T> {
+pub(crate) trait Named<T> {
     fn named(self, call: &'static str) -> Result<T, SocketError>;
 }
 
@@ -168,9 +170,20 @@ pub enum Keepalive {
     On { idle_s: Option<u32>, interval_s: Option<u32>, count: Option<u32> },
 }
 
+/// What a socket carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Transport {
+    /// Connections: TCP, or a unix stream socket.
+    #[default]
+    Stream,
+    /// Packets: UDP, or a unix datagram socket.
+    Datagram,
+}
+
 /// What `listen` may ask of a socket. The default is nginx's.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ListenOptions {
+    pub transport: Transport,
     /// Length of the accept queue; 511 unless told.
     pub backlog: i32,
     /// One socket per worker, the kernel spreads connections (`SO_REUSEPORT`).
@@ -188,11 +201,14 @@ pub struct ListenOptions {
     pub ipv6only: bool,
     /// Length of the queue of `TCP_FASTOPEN`.
     pub fastopen: Option<u32>,
+    /// Connections that were meant for other addresses are taken too (`IP_TRANSPARENT`).
+    pub transparent: bool,
 }
 
 impl Default for ListenOptions {
     fn default() -> ListenOptions {
         ListenOptions {
+            transport: Transport::Stream,
             backlog: 511,
             reuseport: false,
             keepalive: Keepalive::System,
@@ -202,6 +218,7 @@ impl Default for ListenOptions {
             sndbuf: None,
             ipv6only: true,
             fastopen: None,
+            transparent: false,
         }
     }
 }
@@ -229,13 +246,19 @@ pub fn listen_leniently(
     options: &ListenOptions,
     complain: &mut dyn FnMut(SocketError),
 ) -> Result<OwnedFd, SocketError> {
-    let socket = stream_socket(address)?;
+    let socket = new_socket(address, options.transport)?;
     sockopt::set_socket_reuseaddr(&socket, true).named("setsockopt(SO_REUSEADDR)")?;
     if options.reuseport && !address.is_unix() {
         sockopt::set_socket_reuseport(&socket, true).named("setsockopt(SO_REUSEPORT)")?;
     }
     if address.family() == AddressFamily::INET6 {
         sockopt::set_ipv6_v6only(&socket, options.ipv6only).named("setsockopt(IPV6_V6ONLY)")?;
+    }
+    if options.transparent {
+        set_transparent(socket.as_fd(), address)?;
+    }
+    if options.transport == Transport::Datagram && address.is_wildcard() {
+        datagram::tell_local_addresses(socket.as_fd(), address)?;
     }
     // Buffer sizes must stand before listen(): accepted sockets inherit the window scale.
     set_buffers(socket.as_fd(), options, complain);
@@ -245,6 +268,9 @@ pub fn listen_leniently(
     {
         remove_unix_file(address);
         return Err(SocketError { call: "chmod", errno: error.into() });
+    }
+    if options.transport == Transport::Datagram {
+        return Ok(socket);
     }
     sys::listen(&socket, options.backlog).named("listen").inspect_err(|_| {
         remove_unix_file(address);
@@ -266,6 +292,9 @@ pub fn reconfigure_listener(
     if !address.is_unix() && options.reuseport {
         let on = sockopt::set_socket_reuseport(listener, true);
         attempt(on.named("setsockopt(SO_REUSEPORT)"));
+    }
+    if options.transport == Transport::Datagram {
+        return;
     }
     attempt(sys::listen(listener, options.backlog).named("listen"));
     set_behaviour(listener, address, options, complain);
@@ -311,26 +340,29 @@ fn remove_unix_file(address: &Address) {
 }
 
 /// Takes over a listener that was inherited by number over exec, and says where it listens.
-/// Fails when the number is not a listening stream socket. The descriptor gets `FD_CLOEXEC`
+/// Fails when the number is neither a listening stream socket nor a datagram socket. The
+/// descriptor gets `FD_CLOEXEC`
 /// and `O_NONBLOCK` back.
 ///
 /// Call it once per number, at start, before anything else can own the number.
-pub fn adopt_listener(number: RawFd) -> io::Result<(OwnedFd, Address)> {
+pub fn adopt_listener(number: RawFd) -> io::Result<(OwnedFd, Address, Transport)> {
     if number < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     // SAFETY: the descriptor is only asked questions here; a closed one answers EBADF. The
     // borrow ends before ownership is taken.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    if !sockopt::socket_acceptconn(borrowed)? {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
+    let transport = match sockopt::socket_type(borrowed)? {
+        SocketType::DGRAM => Transport::Datagram,
+        _ if sockopt::socket_acceptconn(borrowed)? => Transport::Stream,
+        _ => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    };
     let address = local_address(borrowed)?;
     rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(borrowed, true)?;
     // SAFETY: the number is an open socket (asked above), it came from the environment of this
     // program's start, and nothing else in this process owns it.
-    Ok((unsafe { OwnedFd::from_raw_fd(number) }, address))
+    Ok((unsafe { OwnedFd::from_raw_fd(number) }, address, transport))
 }
 
 /// Takes one connection from a listener's queue, with its peer.
@@ -352,7 +384,7 @@ pub fn connect_start(
     local: Option<&Address>,
     transparent: bool,
 ) -> Result<(OwnedFd, bool), SocketError> {
-    let socket = stream_socket(peer)?;
+    let socket = new_socket(peer, Transport::Stream)?;
     if let Some(local) = local {
         bind_before_connect(socket.as_fd(), local, transparent)?;
     }
@@ -363,19 +395,13 @@ pub fn connect_start(
     }
 }
 
-fn bind_before_connect(
+pub(crate) fn bind_before_connect(
     socket: BorrowedFd<'_>,
     local: &Address,
     transparent: bool,
 ) -> Result<(), SocketError> {
     if transparent {
-        let (level, name, call) = match local.family() {
-            AddressFamily::INET6 => {
-                (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, "setsockopt(IPV6_TRANSPARENT)")
-            }
-            _ => (libc::IPPROTO_IP, libc::IP_TRANSPARENT, "setsockopt(IP_TRANSPARENT)"),
-        };
-        set_integer(socket, level, name, 1, call)?;
+        set_transparent(socket, local)?;
     }
     if local.port() == Some(0) {
         let call = "setsockopt(IP_BIND_ADDRESS_NO_PORT)";
@@ -384,9 +410,23 @@ fn bind_before_connect(
     sys::bind(socket, &local.to_kernel().named("bind")?).named("bind")
 }
 
-fn stream_socket(address: &Address) -> Result<OwnedFd, SocketError> {
+fn set_transparent(socket: BorrowedFd<'_>, address: &Address) -> Result<(), SocketError> {
+    let (level, name, call) = match address.family() {
+        AddressFamily::INET6 => {
+            (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, "setsockopt(IPV6_TRANSPARENT)")
+        }
+        _ => (libc::IPPROTO_IP, libc::IP_TRANSPARENT, "setsockopt(IP_TRANSPARENT)"),
+    };
+    set_integer(socket, level, name, 1, call)
+}
+
+fn new_socket(address: &Address, transport: Transport) -> Result<OwnedFd, SocketError> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    sys::socket_with(address.family(), SocketType::STREAM, flags, None).named("socket")
+    let kind = match transport {
+        Transport::Stream => SocketType::STREAM,
+        Transport::Datagram => SocketType::DGRAM,
+    };
+    sys::socket_with(address.family(), kind, flags, None).named("socket")
 }
 
 /// Reads what is there; 0 is the end of the stream, `WouldBlock` means nothing yet.
@@ -482,6 +522,12 @@ pub fn set_keepalive(socket: BorrowedFd<'_>, keepalive: Keepalive) -> Result<(),
     Ok(())
 }
 
+/// Lets further sockets of the same user bind to the same address (`SO_REUSEPORT`). Set after the
+/// first one was bound, that one still conflicts with everybody else's.
+pub fn set_reuseport(socket: BorrowedFd<'_>) -> Result<(), SocketError> {
+    sockopt::set_socket_reuseport(socket, true).named("setsockopt(SO_REUSEPORT)")
+}
+
 /// `SO_RCVBUF` in bytes; the kernel doubles it.
 pub fn set_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> Result<(), SocketError> {
     sockopt::set_socket_recv_buffer_size(socket, bytes as usize).named("setsockopt(SO_RCVBUF)")
@@ -547,7 +593,7 @@ fn set_tcp(
     set_integer(socket, libc::IPPROTO_TCP, name, value, call)
 }
 
-fn set_integer(
+pub(crate) fn set_integer(
     socket: BorrowedFd<'_>,
     level: i32,
     name: i32,
@@ -687,7 +733,7 @@ mod tests {
         use std::os::fd::IntoRawFd;
         let listener = listen(&loopback(), &ListenOptions::default()).unwrap();
         let address = local_address(listener.as_fd()).unwrap();
-        let (listener, found) = adopt_listener(listener.into_raw_fd()).unwrap();
+        let (listener, found, _) = adopt_listener(listener.into_raw_fd()).unwrap();
         assert_eq!(found, address);
         let (client, _) = connect_start(&found, None, false).unwrap();
         assert!(adopt_listener(client.as_raw_fd()).is_err());
