@@ -20,6 +20,7 @@ pub mod memory;
 pub mod out;
 pub mod race;
 pub mod relay;
+pub mod resolver;
 pub mod seats;
 pub mod splice;
 pub mod stream;

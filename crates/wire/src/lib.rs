@@ -6,5 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client_hello;
+pub mod dns;
 pub mod http1;
 pub mod proxy_protocol;
+pub mod rdp;
