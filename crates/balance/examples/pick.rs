@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use balance::{Memory, PeerOptions, Tried, round_robin};
+use balance::{Ask, Memory, PeerOptions, Tried, round_robin};
 
 const PICKS: u32 = 2_000_000;
 
@@ -25,7 +25,7 @@ fn measure(count: u32, weight: fn(u32) -> u32, resting: u32) -> f64 {
     let mut memory = Memory::new(&round_robin::METHOD, &options, &[]);
     for _ in 0..resting {
         let mut state = memory.state();
-        if let Some(peer) = state.pick(10_000, 0, 0, &mut Tried::new()) {
+        if let Some(peer) = state.pick(&Ask::at(10_000), &mut Tried::new()) {
             state.failed(peer, 10_000);
         }
     }
@@ -33,7 +33,7 @@ fn measure(count: u32, weight: fn(u32) -> u32, resting: u32) -> f64 {
     for _ in 0..PICKS {
         let mut state = memory.state();
         let mut tried = Tried::new();
-        if let Some(peer) = black_box(state.pick(10_001, 0, 0, &mut tried)) {
+        if let Some(peer) = black_box(state.pick(&Ask::at(10_001), &mut tried)) {
             state.done(peer);
         }
     }

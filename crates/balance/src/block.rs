@@ -6,6 +6,7 @@
 use crate::heap::Slot;
 use crate::peer::Peer;
 use crate::state::{Class, Head, Memory, PeerIndex, State};
+use crate::times::Times;
 
 /// A state of fixed size. All zeroes are a group without peers.
 pub trait Block: system::shared::Plain {
@@ -26,6 +27,7 @@ macro_rules! blocks {
             pub struct $name {
                 head: Head,
                 peers: [Peer; $room],
+                times: [Times; $room],
                 positions: [u32; $room],
                 slots: [Slot; $room],
                 classes: [Class; $room],
@@ -45,6 +47,7 @@ macro_rules! blocks {
                 }
                 self.head = *from.head;
                 self.peers[..count].copy_from_slice(from.peers);
+                self.times[..count].copy_from_slice(from.times);
                 self.positions[..count].copy_from_slice(from.positions);
                 self.slots[..count].copy_from_slice(from.slots);
                 self.classes[..count].copy_from_slice(from.classes);
@@ -59,6 +62,7 @@ macro_rules! blocks {
                 State {
                     head: &mut self.head,
                     peers: &mut self.peers[..count],
+                    times: &mut self.times[..count],
                     positions: &mut self.positions[..count],
                     slots: &mut self.slots[..count],
                     classes: &mut self.classes[..count],
@@ -84,7 +88,7 @@ blocks! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PeerOptions, Tried, round_robin};
+    use crate::{Ask, PeerOptions, Tried, round_robin};
     use std::sync::Arc;
     use system::shared::{Guarded, Zone};
 
@@ -96,16 +100,16 @@ mod tests {
     fn a_block_goes_on_where_the_memory_was() {
         let mut plain = memory(40);
         let mut tried = Tried::new();
-        (0..7).for_each(|_| assert!(plain.state().pick(1, 0, 0, &mut tried).is_some()));
+        (0..7).for_each(|_| assert!(plain.state().pick(&Ask::at(1), &mut tried).is_some()));
         let zone = Arc::new(Zone::new(size_of::<Guarded<Block64>>() + 256).expect("memory"));
         let view = zone.view::<Guarded<Block64>, u8>().expect("room");
         let mut block = view.header().lock().or_repair(|_| panic!("nobody died"));
-        assert_eq!(block.state().pick(1, 0, 0, &mut Tried::new()), None);
+        assert_eq!(block.state().pick(&Ask::at(1), &mut Tried::new()), None);
         assert!(!block.load(&mut memory(65)));
         assert!(block.load(&mut plain));
         for _ in 0..100 {
-            let wanted = plain.state().pick(2, 0, 0, &mut Tried::new());
-            assert_eq!(block.state().pick(2, 0, 0, &mut Tried::new()), wanted);
+            let wanted = plain.state().pick(&Ask::at(2), &mut Tried::new());
+            assert_eq!(block.state().pick(&Ask::at(2), &mut Tried::new()), wanted);
         }
     }
 }

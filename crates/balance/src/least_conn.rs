@@ -6,9 +6,10 @@
 //!
 //! It walks the tier in each pick, as nginx does.
 
-use crate::method::Method;
+use crate::ask::Turn;
+use crate::method::{Method, USUAL};
 use crate::peer::Peer;
-use crate::state::{Ask, PeerIndex, State};
+use crate::state::{PeerIndex, State};
 use crate::tried::Tried;
 
 /// Fewest requests under way.
@@ -16,17 +17,17 @@ pub static METHOD: Method = Method {
     name: "least_conn",
     about: "The peer with the fewest requests under way in proportion to its weight is next.",
     pick,
-    settle: |_, _| {},
-    rebuild: |_, _| {},
+    ..USUAL
 };
 
-fn pick(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<PeerIndex> {
+fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+    let tier = turn.tier;
     let first = state.head.tiers[tier].first;
     let peers = &mut state.peers[first as usize..][..state.head.tiers[tier].count as usize];
     let mut best: Option<usize> = None;
     let mut many = false;
     for (offset, peer) in peers.iter().enumerate() {
-        if !peer.is_usable(ask.now) || tried.contains(first + offset as u32) {
+        if !peer.is_usable(turn.now) || tried.contains(first + offset as u32) {
             continue;
         }
         match best.map(|best| load(peer, &peers[best]).cmp(&load(&peers[best], peer))) {
@@ -40,7 +41,7 @@ fn pick(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<
     }
     let mut best = best?;
     if many {
-        best = round(peers, best, ask.now, |offset| tried.contains(first + offset as u32));
+        best = round(peers, best, turn.now, |offset| tried.contains(first + offset as u32));
     }
     Some(first + best as u32)
 }

@@ -7,13 +7,13 @@
 //! random number, so a proxy, a DNS server and a client library choose alike.
 //!
 //! ```
-//! use balance::{Memory, PeerOptions, Tried};
+//! use balance::{Ask, Memory, PeerOptions, Tried};
 //! let weights = [5, 1, 1].map(|weight| PeerOptions { weight, ..PeerOptions::default() });
 //! let mut memory = Memory::new(&balance::round_robin::METHOD, &weights, &[]);
 //! let mut order = Vec::new();
 //! for _ in 0..7 {
 //!     let mut state = memory.state();
-//!     let peer = state.pick(100, 0, 0, &mut Tried::new()).unwrap();
+//!     let peer = state.pick(&Ask::at(100), &mut Tried::new()).unwrap();
 //!     order.push("abc".as_bytes()[peer as usize] as char);
 //!     state.done(peer);
 //! }
@@ -42,21 +42,33 @@ macro_rules! plain {
     };
 }
 
+mod ask;
 #[cfg(feature = "zone")]
 mod block;
+pub mod hash;
 mod heap;
+mod index;
+pub mod ip_hash;
 pub mod least_conn;
+pub mod least_time;
+pub mod maglev;
 mod method;
 #[cfg(test)]
 mod model;
 mod peer;
+pub mod random;
+pub mod rendezvous;
 pub mod round_robin;
 mod state;
+mod times;
 mod tried;
 
+pub use ask::{Ask, Key};
 #[cfg(feature = "zone")]
 pub use block::{Block, Block1k, Block16k, Block64, Block128k};
+pub use index::{Index, Members};
 pub use method::{METHODS, Method, method};
 pub use peer::{Peer, PeerOptions, Verdict};
-pub use state::{Ask, Memory, PeerIndex, State};
+pub use state::{Memory, PeerIndex, State};
+pub use times::{Times, Timing, Took, Until};
 pub use tried::Tried;

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use crate::{Memory, Method, PeerIndex, PeerOptions, Tried, least_conn, round_robin};
+use crate::{Ask, Memory, Method, PeerIndex, PeerOptions, Tried, least_conn, round_robin};
 
 #[derive(Clone, Debug)]
 struct Naive {
@@ -196,6 +196,7 @@ fn peer() -> impl Strategy<Value = PeerOptions> {
             fail_timeout,
             max_conns,
             down: down == 0,
+            ..PeerOptions::default()
         },
     )
 }
@@ -242,7 +243,7 @@ fn check_history(method: &Method, tiers: [&[PeerOptions]; 2], steps: &[Step]) {
         }
         if let Some((mut request, mut tried)) = again {
             let wanted = model.pick(now, &mut request);
-            let found = state.pick(now as u64, 0, 0, &mut tried).map(|peer| peer as usize);
+            let found = state.pick(&Ask::at(now as u64), &mut tried).map(|peer| peer as usize);
             assert_eq!(found, wanted, "{} step {number} {step:?} at {now}", method.name);
             open.extend(found.map(|peer| (peer, request, tried)));
         }

@@ -19,14 +19,30 @@ pub struct PeerOptions {
     pub max_conns: u32,
     /// Never used while set.
     pub down: bool,
+    /// Used only for clients that are bound to it.
+    pub drain: bool,
+    /// Milliseconds over which its share grows to the full weight after it was out; 0 is at once.
+    pub slow_start_ms: u32,
 }
 
 impl Default for PeerOptions {
     /// nginx's defaults for a `server` line.
     fn default() -> PeerOptions {
-        PeerOptions { weight: 1, max_fails: 1, fail_timeout: 10, max_conns: 0, down: false }
+        PeerOptions {
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: 10,
+            max_conns: 0,
+            down: false,
+            drain: false,
+            slow_start_ms: 0,
+        }
     }
 }
+
+/// Values of `Peer::down`.
+const DOWN: u8 = 1;
+const DRAINING: u8 = 2;
 
 /// Where a peer stands in the indexes of its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -63,7 +79,9 @@ plain! {
         pub(crate) fail_timeout: u32,
         /// Which class of equal weights, as an offset within the tier's classes.
         pub(crate) class: u32,
-        pub(crate) down: u8,
+        pub(crate) slow_start_ms: u32,
+        /// 0, or why it takes no part in picks.
+        down: u8,
         /// A [`Place`].
         place: u8,
         /// Set for the length of a pick whose request tried this peer already.
@@ -93,7 +111,8 @@ impl Peer {
             max_conns: options.max_conns,
             max_fails: options.max_fails,
             fail_timeout: options.fail_timeout,
-            down: u8::from(options.down),
+            slow_start_ms: options.slow_start_ms,
+            down: down(options.down, options.drain),
             ..Peer::default()
         }
     }
@@ -115,7 +134,26 @@ impl Peer {
 
     /// Whether the configuration or an operator took it out.
     pub fn is_down(&self) -> bool {
-        self.down != 0
+        self.down == DOWN
+    }
+
+    /// Whether it only serves clients that are bound to it.
+    pub fn is_draining(&self) -> bool {
+        self.down == DRAINING
+    }
+
+    /// Whether it takes part in picks as long as it is healthy and has room.
+    pub(crate) fn is_in(&self) -> bool {
+        self.down == 0
+    }
+
+    pub(crate) fn stand(&mut self, is_down: bool, is_draining: bool) {
+        self.down = down(is_down, is_draining);
+    }
+
+    /// Whether a client that is bound to it may be sent to it at `now`.
+    pub(crate) fn is_usable_when_bound(&self, now: u64) -> bool {
+        !self.is_down() && !self.is_full() && !self.is_resting(now)
     }
 
     /// Which index it is in.
@@ -142,7 +180,12 @@ impl Peer {
 
     /// Whether only an event, not time, can make it usable.
     pub(crate) fn is_shut(&self) -> bool {
-        self.down != 0 || (self.max_conns != 0 && self.conns >= self.max_conns)
+        self.down != 0 || self.is_full()
+    }
+
+    /// Whether it has as many requests as it may have.
+    pub fn is_full(&self) -> bool {
+        self.max_conns != 0 && self.conns >= self.max_conns
     }
 
     /// Whether its failures keep it out at `now`.
@@ -194,6 +237,14 @@ impl Peer {
     }
 }
 
+fn down(is_down: bool, is_draining: bool) -> u8 {
+    match (is_down, is_draining) {
+        (true, _) => DOWN,
+        (false, true) => DRAINING,
+        (false, false) => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,7 +277,7 @@ mod tests {
         assert!(!peer.is_usable(0));
         peer.done();
         assert!(peer.is_usable(0));
-        peer.down = 1;
+        peer.stand(true, false);
         assert!(!peer.is_usable(0));
         peer.done();
         assert_eq!(peer.conns(), 0, "an event too many does not wrap");

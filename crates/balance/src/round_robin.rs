@@ -28,10 +28,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::ask::Turn;
 use crate::heap::{Heap, Slot};
-use crate::method::Method;
+use crate::method::{Method, USUAL};
 use crate::peer::Place;
-use crate::state::{Ask, Class, PeerIndex, State, Tier};
+use crate::state::{Class, PeerIndex, State, Tier};
 use crate::tried::Tried;
 
 /// Round robin by weight.
@@ -39,8 +40,10 @@ pub static METHOD: Method = Method {
     name: "round_robin",
     about: "Peers take turns in proportion to their weights, evenly interleaved.",
     pick,
+    bind,
     settle,
     rebuild,
+    ..USUAL
 };
 
 /// Tiers up to this size are scanned. Measured with `examples/pick.rs`; at most 64, the width of
@@ -50,9 +53,30 @@ const SCANNED: u32 = 24;
 /// The heaps' keys are rebased before a round's growth of them could overflow.
 const ROUNDS_LIMIT: i64 = 1 << 30;
 
-fn pick(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<PeerIndex> {
-    if state.head.tiers[tier].count <= SCANNED {
-        return scan(state, tier, ask, tried);
+/// One round. The other algorithms come here when they have no choice of their own.
+pub(crate) fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+    round(state, turn, tried, None)
+}
+
+/// A bound request takes part in the round, and its peer pays. A peer that is far behind already
+/// does not: one request in a row is booked (nginx's `low_limit`).
+fn bind(state: &mut State<'_>, turn: &Turn<'_>, tried: &Tried, peer: PeerIndex) {
+    let others: i64 = state.head.tiers[turn.tier].weight as i64;
+    let subject = &state.peers[peer as usize];
+    if state.account(peer) > i64::from(subject.weight) - others {
+        round(state, turn, tried, Some(peer));
+    }
+}
+
+fn round(
+    state: &mut State<'_>,
+    turn: &Turn<'_>,
+    tried: &Tried,
+    bound: Option<PeerIndex>,
+) -> Option<PeerIndex> {
+    let tier = turn.tier;
+    if !state.is_indexed(tier) {
+        return scan(state, turn, tried, bound);
     }
     state.admit_rested(tier);
     state.begin_round(tier);
@@ -62,25 +86,35 @@ fn pick(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<
     }
     state.ask_heaps(tier, &mut round);
     state.ask_recovering(tier, &mut round);
-    if let Some(best) = round.best {
-        state.charge(best, round.total);
+    let paying = bound.or(round.best);
+    if let Some(paying) = paying {
+        state.charge(paying, round.total);
     }
     state.finish_recovered(tier);
     if !tried.is_empty() {
         state.thaw(tier, tried);
     }
-    round.best
+    paying
 }
 
 /// nginx's own loop.
-fn scan(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<PeerIndex> {
-    let first = state.head.tiers[tier].first;
+fn scan(
+    state: &mut State<'_>,
+    turn: &Turn<'_>,
+    tried: &Tried,
+    bound: Option<PeerIndex>,
+) -> Option<PeerIndex> {
+    let Tier { first, count, .. } = state.head.tiers[turn.tier];
     let mask = tried.mask(first);
     let mut total = 0;
     let mut best: Option<(usize, i64)> = None;
-    let peers = &mut state.peers[first as usize..][..state.head.tiers[tier].count as usize];
+    let peers = &mut state.peers[first as usize..][..count as usize];
     for (offset, peer) in peers.iter_mut().enumerate() {
-        if mask >> offset & 1 == 1 || !peer.is_usable(ask.now) {
+        let is_tried = match offset {
+            0..64 => mask >> offset & 1 == 1,
+            _ => tried.contains(first + offset as u32),
+        };
+        if is_tried || !peer.is_usable(turn.now) {
             continue;
         }
         let growth = i64::from(peer.effective);
@@ -93,15 +127,16 @@ fn scan(state: &mut State<'_>, tier: usize, ask: &Ask, tried: &Tried) -> Option<
             best = Some((offset, peer.current));
         }
     }
-    let (offset, _) = best?;
-    peers[offset].current = peers[offset].current.wrapping_sub(total);
-    Some(first + offset as u32)
+    let paying = bound.or(best.map(|(offset, _)| first + offset as u32))?;
+    let peer = &mut state.peers[paying as usize];
+    peer.current = peer.current.wrapping_sub(total);
+    Some(paying)
 }
 
 /// Moves `peer` to the index where its health, load and weight want it.
-fn settle(state: &mut State<'_>, peer: PeerIndex) {
+pub(crate) fn settle(state: &mut State<'_>, peer: PeerIndex) {
     let tier = state.tier_of(peer);
-    if state.head.tiers[tier].count <= SCANNED {
+    if !state.is_indexed(tier) {
         return;
     }
     let subject = &state.peers[peer as usize];
@@ -120,8 +155,11 @@ fn settle(state: &mut State<'_>, peer: PeerIndex) {
     }
 }
 
-fn rebuild(state: &mut State<'_>, tier: usize) {
+pub(crate) fn rebuild(state: &mut State<'_>, tier: usize) {
     let range = state.head.tiers[tier].members();
+    if state.head.tiers[tier].count <= SCANNED {
+        return;
+    }
     range.clone().for_each(|peer| state.take_out(tier, peer));
     let mut sizes = BTreeMap::<u32, u32>::new();
     for peer in &state.peers[range.start as usize..range.end as usize] {
@@ -164,6 +202,23 @@ impl Round {
 }
 
 impl State<'_> {
+    /// Whether a tier is kept in heaps and lists: it is large, and its method keeps them.
+    fn is_indexed(&self, tier: usize) -> bool {
+        self.head.tiers[tier].count > SCANNED && self.head.tiers[tier].classes > 0
+    }
+
+    /// What a peer has to spend.
+    fn account(&self, peer: PeerIndex) -> i64 {
+        let subject = &self.peers[peer as usize];
+        if subject.place() != Place::Heap {
+            return subject.current;
+        }
+        let Class { weight, start, .. } = self.classes[self.class_of(peer)];
+        let slot = self.slots[(start + self.positions[peer as usize]) as usize];
+        let rounds = self.head.tiers[self.tier_of(peer)].rounds;
+        slot.key.wrapping_add(rounds * i64::from(weight))
+    }
+
     /// Brings back the peers whose `fail_timeout` passed.
     fn admit_rested(&mut self, tier: usize) {
         let Tier { resting, earliest, first, .. } = self.head.tiers[tier];
@@ -252,7 +307,7 @@ impl State<'_> {
                 let growth = i64::from(peer.effective);
                 peer.current = peer.current.wrapping_add(growth);
                 round.total += growth;
-                peer.effective += 1;
+                peer.effective = peer.weight.min(peer.effective + 1);
                 round.offer(index, peer.current);
             }
         }
@@ -377,7 +432,7 @@ fn unlist(list: &mut [PeerIndex], at: &mut [u32], first: u32, len: &mut u32, gon
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Memory, PeerOptions};
+    use crate::{Ask, Memory, PeerOptions};
 
     fn check(weights: &[u32], expected: &str) {
         let options: Vec<_> = weights
@@ -389,7 +444,7 @@ mod tests {
             .chars()
             .map(|_| {
                 let mut state = memory.state();
-                let peer = state.pick(100, 0, 0, &mut Tried::new()).expect("a peer");
+                let peer = state.pick(&Ask::at(100), &mut Tried::new()).expect("a peer");
                 state.done(peer);
                 char::from(b'a' + peer as u8)
             })

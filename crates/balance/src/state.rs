@@ -6,25 +6,17 @@
 //! so [`State`] can borrow them from the heap ([`Memory`]) or from a zone that processes share
 //! under a lock.
 
+use crate::ask::{Ask, Turn};
 use crate::heap::Slot;
+use crate::index::Members;
 use crate::method::{self, METHODS, Method};
 use crate::peer::{Peer, PeerOptions, Verdict};
 use crate::round_robin;
+use crate::times::Times;
 use crate::tried::Tried;
 
 /// The number of a peer within its group: primaries first, then backups.
 pub type PeerIndex = u32;
-
-/// What an algorithm may base a choice on, besides the state.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    /// The time, in the unit of `fail_timeout`.
-    pub now: u64,
-    /// Fresh random bits for algorithms that draw.
-    pub random: u64,
-    /// The hash of whatever the request is balanced by, for algorithms that map keys to peers.
-    pub key: u64,
-}
 
 plain! {
     /// One of the two sets of peers.
@@ -44,7 +36,10 @@ plain! {
         pub(crate) recovering: u32,
         /// Peers that rest, from `first` on in the array `resting`.
         pub(crate) resting: u32,
-        pub(crate) unused: u32,
+        /// Requests under way at all its peers.
+        pub(crate) conns: u32,
+        /// The sum of the weights of all its peers, whatever their state.
+        pub(crate) weight: u64,
     }
 }
 
@@ -85,8 +80,13 @@ plain! {
         pub(crate) tiers: [Tier; 2],
         /// The place of the method in its list.
         pub(crate) method: u32,
-        /// The peers of both tiers that are not down.
+        /// The peers of both tiers that are neither down nor draining.
         pub(crate) up: u32,
+        /// Counts changes of membership and weights.
+        pub(crate) generation: u32,
+        /// How much more than its share a peer may have under way, in hundredths of the share;
+        /// 0 is without a bound.
+        pub(crate) factor: u32,
     }
 }
 
@@ -95,6 +95,7 @@ plain! {
 pub struct Memory {
     pub(crate) head: Head,
     pub(crate) peers: Box<[Peer]>,
+    times: Box<[Times]>,
     positions: Box<[u32]>,
     slots: Box<[Slot]>,
     classes: Box<[Class]>,
@@ -107,6 +108,7 @@ pub struct Memory {
 pub struct State<'a> {
     pub(crate) head: &'a mut Head,
     pub(crate) peers: &'a mut [Peer],
+    pub(crate) times: &'a mut [Times],
     /// By peer: its offset in the structure that `Peer::place` names.
     pub(crate) positions: &'a mut [u32],
     pub(crate) slots: &'a mut [Slot],
@@ -132,10 +134,12 @@ impl Memory {
             head: Head {
                 tiers: [tier(0, primaries.len()), tier(primaries.len(), backups.len())],
                 method: method::place(method) as u32,
-                up: primaries.iter().chain(backups).filter(|peer| !peer.down).count() as u32,
+                up: primaries.iter().chain(backups).filter(|peer| !peer.down && !peer.drain).count()
+                    as u32,
                 ..Head::default()
             },
             peers: primaries.iter().chain(backups).map(Peer::new).collect(),
+            times: vec![Times::default(); count].into(),
             positions: vec![0; count].into(),
             slots: vec![Slot::default(); count].into(),
             classes: vec![Class::default(); count].into(),
@@ -143,7 +147,7 @@ impl Memory {
             resting: vec![0; count].into(),
         };
         let mut state = memory.state();
-        (0..2).for_each(|tier| (state.method().rebuild)(&mut state, tier));
+        (0..2).for_each(|tier| state.rebuild(tier));
         memory
     }
 
@@ -153,6 +157,7 @@ impl Memory {
         State {
             head: &mut self.head,
             peers: &mut self.peers,
+            times: &mut self.times,
             positions: &mut self.positions,
             slots: &mut self.slots,
             classes: &mut self.classes,
@@ -170,35 +175,31 @@ impl Memory {
 impl State<'_> {
     /// Chooses a peer for a request and counts the request as under way at it.
     ///
-    /// `now` has the unit of `fail_timeout`, `random` is fresh random bits and `key` the hash of
-    /// what the request is balanced by; an algorithm uses what it needs. Peers in `tried` are
-    /// left out, and the chosen one is added to it. Primaries come first; the first time that
-    /// none of them is usable the request goes over to the backups for good. `None` means that
-    /// there is no live peer.
+    /// Peers in `tried` are left out, and the chosen one is added to it. Primaries come first;
+    /// the first time that none of them is usable the request goes over to the backups for good.
+    /// `None` means that there is no live peer.
     ///
     /// A pick must be followed by one [`State::done`] or [`State::failed`].
-    pub fn pick(
-        &mut self,
-        now: u64,
-        random: u64,
-        key: u64,
-        tried: &mut Tried,
-    ) -> Option<PeerIndex> {
-        self.head.clock = self.head.clock.max(now);
+    pub fn pick(&mut self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+        self.head.clock = self.head.clock.max(ask.now);
         if self.is_single() {
             let peer = &mut self.peers[0];
-            if peer.is_shut() {
+            let bound = ask.bound.contains(&0) && !peer.is_down() && !peer.is_full();
+            if peer.is_shut() && !bound {
                 return None;
             }
             peer.conns += 1;
+            self.head.tiers[0].conns += 1;
+            self.time_begins(0, ask.now_ms);
             return Some(0);
         }
-        let ask = Ask { now: self.head.clock, random, key };
-        let method = self.method();
         while (tried.tier as usize) < self.head.tiers.len() {
-            if let Some(index) = (method.pick)(self, tried.tier as usize, &ask, tried) {
-                self.peers[index as usize].picked(ask.now);
-                (method.settle)(self, index);
+            if let Some(index) = self.pick_in(tried.tier as usize, ask, tried) {
+                let tier = tried.tier as usize;
+                self.peers[index as usize].picked(self.head.clock);
+                self.head.tiers[tier].conns += 1;
+                (self.method().settle)(self, index);
+                self.time_begins(index, ask.now_ms);
                 tried.push(index);
                 return Some(index);
             }
@@ -210,13 +211,44 @@ impl State<'_> {
         None
     }
 
+    fn pick_in(&mut self, tier: usize, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+        let method = self.method();
+        let turn = Turn {
+            tier,
+            now: self.head.clock,
+            now_ms: ask.now_ms,
+            random: ask.random,
+            key: ask.key,
+            table: ask
+                .index
+                .filter(|index| index.generation() == self.head.generation)
+                .map(|index| index.tier(tier)),
+        };
+        let members = self.head.tiers[tier].members();
+        let bound = ask.bound.iter().copied().find(|peer| {
+            let usable = |peer: &Peer| peer.is_usable_when_bound(turn.now);
+            members.contains(peer)
+                && !tried.contains(*peer)
+                && self.peers.get(*peer as usize).is_some_and(usable)
+        });
+        match bound {
+            Some(peer) => {
+                (method.bind)(self, &turn, tried, peer);
+                Some(peer)
+            }
+            None => (method.pick)(self, &turn, tried),
+        }
+    }
+
     /// A request at `peer` ended, and not by the peer's fault.
     pub fn done(&mut self, peer: PeerIndex) {
         if let Some(index) = self.known(peer) {
             if self.is_single() {
                 self.peers[0].fails = 0;
             }
+            self.uncount(peer);
             self.peers[index].done();
+            self.bound_timed(peer);
             (self.method().settle)(self, peer);
         }
     }
@@ -230,7 +262,9 @@ impl State<'_> {
             return Verdict::Usable;
         }
         self.head.clock = self.head.clock.max(now);
+        self.uncount(peer);
         let verdict = self.peers[index].failed(self.head.clock);
+        self.bound_timed(peer);
         (self.method().settle)(self, peer);
         verdict
     }
@@ -244,36 +278,55 @@ impl State<'_> {
             // Rebuilding reads the accounts by the weights of the old classes.
             self.peers[index].weight = weight;
             self.peers[index].effective = weight;
-            (self.method().rebuild)(self, tier);
+            self.rebuild(tier);
         }
     }
 
     /// Takes `peer` out of the rotation, or back into it. Requests under way go on.
     pub fn set_down(&mut self, peer: PeerIndex, down: bool) {
-        if let Some(index) = self.known(peer) {
-            match (self.peers[index].is_down(), down) {
-                (false, true) => self.head.up -= 1,
-                (true, false) => self.head.up += 1,
-                _ => return,
-            }
-            self.peers[index].down = u8::from(down);
-            (self.method().settle)(self, peer);
+        self.stand(peer, down, false);
+    }
+
+    /// Leaves `peer` to the clients that are bound to it, or takes it back into the rotation.
+    pub fn set_draining(&mut self, peer: PeerIndex, draining: bool) {
+        self.stand(peer, false, draining);
+    }
+
+    fn stand(&mut self, peer: PeerIndex, down: bool, draining: bool) {
+        let Some(index) = self.known(peer) else { return };
+        let before = self.peers[index].is_in();
+        self.peers[index].stand(down, draining);
+        match (before, self.peers[index].is_in()) {
+            (true, false) => self.head.up -= 1,
+            (false, true) => self.head.up += 1,
+            _ => return,
         }
+        (self.method().settle)(self, peer);
+    }
+
+    /// Bounds what a peer may have under way to so many hundredths of its share; 0 does not.
+    /// Algorithms that go by a key keep to it.
+    pub fn set_factor(&mut self, hundredths: u32) {
+        self.head.factor = hundredths;
     }
 
     /// Builds everything but the peers' own records afresh. For a state whose last holder died
     /// in the middle of an event: the turns start anew, loads and failures stay.
     pub fn repair(&mut self) {
         self.peers.iter_mut().for_each(Peer::reset);
-        self.head.up = self.peers.iter().filter(|peer| !peer.is_down()).count() as u32;
+        self.head.up = self.peers.iter().filter(|peer| peer.is_in()).count() as u32;
         for tier in 0..2 {
             let Tier { first, count, .. } = self.head.tiers[tier];
-            self.head.tiers[tier] = Tier { first, count, ..Tier::default() };
-            (self.method().rebuild)(self, tier);
+            let conns =
+                self.peers[first as usize..][..count as usize].iter().map(Peer::conns).sum();
+            self.head.tiers[tier] = Tier { first, count, conns, ..Tier::default() };
+            self.rebuild(tier);
         }
+        (0..self.peers.len()).for_each(|peer| self.bound_timed(peer as PeerIndex));
     }
 
-    /// How often a request may try at most: the peers of both tiers that are not down.
+    /// How often a request may try at most: the peers of both tiers that are neither down nor
+    /// draining.
     pub fn tries(&self) -> u32 {
         self.head.up
     }
@@ -281,6 +334,26 @@ impl State<'_> {
     /// The peers with their loads and failures, for statistics.
     pub fn peers(&self) -> &[Peer] {
         self.peers
+    }
+
+    /// The peers' times, for statistics. Zeroes unless the algorithm measures them.
+    pub fn times(&self) -> &[Times] {
+        self.times
+    }
+
+    /// Changes whenever an [`crate::Index`] must be made anew.
+    pub fn generation(&self) -> u32 {
+        self.head.generation
+    }
+
+    /// What an [`crate::Index`] is made of.
+    pub fn members(&self) -> Members {
+        let weights = |tier: usize| {
+            let Tier { first, count, .. } = self.head.tiers[tier];
+            let peers = &self.peers[first as usize..][..count as usize];
+            peers.iter().map(|peer| peer.weight).collect()
+        };
+        Members { generation: self.head.generation, tiers: [weights(0), weights(1)] }
     }
 
     /// Whether the group is one primary without any backup.
@@ -292,7 +365,42 @@ impl State<'_> {
         usize::from(peer >= self.head.tiers[1].first)
     }
 
-    fn method(&self) -> &'static Method {
+    /// Whether `peer` may be chosen: it is usable, was not tried, and has no more than its share.
+    pub(crate) fn admits(&self, peer: PeerIndex, turn: &Turn<'_>, tried: &Tried) -> bool {
+        let usable = |peer: &Peer| peer.is_usable(turn.now) && self.has_share_left(peer, turn.tier);
+        self.peers.get(peer as usize).is_some_and(usable) && !tried.contains(peer)
+    }
+
+    /// The share of a peer is that of its weight in all requests, the new one included, times
+    /// the factor, and at least one request.
+    fn has_share_left(&self, peer: &Peer, tier: usize) -> bool {
+        if self.head.factor == 0 {
+            return true;
+        }
+        let Tier { conns, weight, .. } = self.head.tiers[tier];
+        let requests = (u128::from(conns) + 1) * u128::from(self.head.factor);
+        let share = requests * u128::from(peer.weight);
+        u128::from(peer.conns) * u128::from(weight) * 100 < share
+    }
+
+    fn uncount(&mut self, peer: PeerIndex) {
+        if self.peers[peer as usize].conns > 0 {
+            let tier = self.tier_of(peer);
+            let conns = &mut self.head.tiers[tier].conns;
+            *conns = conns.saturating_sub(1);
+        }
+    }
+
+    /// After a change of membership or weights.
+    fn rebuild(&mut self, tier: usize) {
+        let members = self.head.tiers[tier].members();
+        let peers = &self.peers[members.start as usize..members.end as usize];
+        self.head.tiers[tier].weight = peers.iter().map(|peer| u64::from(peer.weight)).sum();
+        self.head.generation = self.head.generation.wrapping_add(1);
+        (self.method().rebuild)(self, tier);
+    }
+
+    pub(crate) fn method(&self) -> &'static Method {
         METHODS.get(self.head.method as usize).copied().unwrap_or(&round_robin::METHOD)
     }
 
@@ -315,7 +423,7 @@ mod tests {
         let mut memory = Memory::new(&round_robin::METHOD, &options(&[1]), &[]);
         let mut state = memory.state();
         for now in 0..5 {
-            assert_eq!(state.pick(now, 0, 0, &mut Tried::new()), Some(0));
+            assert_eq!(state.pick(&Ask::at(now), &mut Tried::new()), Some(0));
             assert_eq!(state.failed(0, now), Verdict::Usable);
             assert_eq!(state.peers()[0].fails(), 0);
         }
@@ -326,11 +434,11 @@ mod tests {
         let one = PeerOptions { max_conns: 1, ..PeerOptions::default() };
         let mut memory = Memory::new(&round_robin::METHOD, &[one], &[]);
         let mut state = memory.state();
-        assert_eq!(state.pick(0, 0, 0, &mut Tried::new()), Some(0));
-        assert_eq!(state.pick(0, 0, 0, &mut Tried::new()), None);
+        assert_eq!(state.pick(&Ask::at(0), &mut Tried::new()), Some(0));
+        assert_eq!(state.pick(&Ask::at(0), &mut Tried::new()), None);
         state.done(0);
         state.set_down(0, true);
-        assert_eq!(state.pick(0, 0, 0, &mut Tried::new()), None);
+        assert_eq!(state.pick(&Ask::at(0), &mut Tried::new()), None);
     }
 
     #[test]
@@ -341,16 +449,16 @@ mod tests {
             let mut tried = Tried::new();
             let order: Vec<_> = (0..3)
                 .map(|_| {
-                    let peer = state.pick(100, 0, 0, &mut tried).expect("a peer");
+                    let peer = state.pick(&Ask::at(100), &mut tried).expect("a peer");
                     state.failed(peer, 100);
                     peer
                 })
                 .collect();
             assert_eq!(order, [0, 1, 2], "{}", method.name);
-            assert_eq!(state.pick(100, 0, 0, &mut tried), None);
+            assert_eq!(state.pick(&Ask::at(100), &mut tried), None);
             // The primaries live again, but this request stays with the backups.
-            assert_eq!(state.pick(200, 0, 0, &mut tried), None);
-            assert!(matches!(state.pick(200, 0, 0, &mut Tried::new()), Some(0 | 1)));
+            assert_eq!(state.pick(&Ask::at(200), &mut tried), None);
+            assert!(matches!(state.pick(&Ask::at(200), &mut Tried::new()), Some(0 | 1)));
         }
     }
 
@@ -359,9 +467,9 @@ mod tests {
         let mut memory = Memory::new(&round_robin::METHOD, &options(&[1]), &options(&[1]));
         let mut state = memory.state();
         assert_eq!(state.tries(), 2);
-        assert_eq!(state.pick(100, 0, 0, &mut Tried::new()), Some(0));
+        assert_eq!(state.pick(&Ask::at(100), &mut Tried::new()), Some(0));
         assert_eq!(state.failed(0, 100), Verdict::Disabled);
-        assert_eq!(state.pick(100, 0, 0, &mut Tried::new()), Some(1));
+        assert_eq!(state.pick(&Ask::at(100), &mut Tried::new()), Some(1));
     }
 
     #[test]
@@ -370,7 +478,7 @@ mod tests {
             let mut memory = Memory::new(&round_robin::METHOD, &options(&vec![2; count]), &[]);
             let mut state = memory.state();
             for _ in 0..5 {
-                state.pick(100, 0, 0, &mut Tried::new());
+                state.pick(&Ask::at(100), &mut Tried::new());
             }
             state.failed(1, 100);
             // As if the process had died while it moved things.
@@ -381,10 +489,11 @@ mod tests {
             state.repair();
             assert_eq!(state.tries(), count as u32);
             assert_eq!((state.peers()[1].fails(), state.peers()[2].conns()), (1, 1));
-            let next = state.pick(100, 0, 0, &mut Tried::new());
+            let next = state.pick(&Ask::at(100), &mut Tried::new());
             assert_eq!(next, Some(0), "the turns start anew");
-            let mut seen: Vec<_> =
-                (0..count * 2).filter_map(|_| state.pick(101, 0, 0, &mut Tried::new())).collect();
+            let mut seen: Vec<_> = (0..count * 2)
+                .filter_map(|_| state.pick(&Ask::at(101), &mut Tried::new()))
+                .collect();
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(seen.len(), count - 1, "all but the resting one take turns");
@@ -395,7 +504,7 @@ mod tests {
     fn strange_calls_do_nothing() {
         let mut memory = Memory::new(&least_conn::METHOD, &[], &[]);
         let mut state = memory.state();
-        assert_eq!(state.pick(0, 0, 0, &mut Tried::new()), None);
+        assert_eq!(state.pick(&Ask::at(0), &mut Tried::new()), None);
         state.done(7);
         state.set_weight(7, 7);
         state.set_down(7, true);
@@ -407,7 +516,7 @@ mod tests {
         // What lies in shared memory must not depend on what the compiler leaves between fields.
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
-        assert_eq!(size_of::<Tier>(), 48);
-        assert_eq!(size_of::<Head>(), 8 + 2 * 48 + 8);
+        assert_eq!(size_of::<Tier>(), 56);
+        assert_eq!(size_of::<Head>(), 8 + 2 * 56 + 16);
     }
 }

@@ -13,6 +13,26 @@ pub struct Tried {
     len: u8,
     inline: [PeerIndex; INLINE],
     spilled: Vec<PeerIndex>,
+    pub(crate) walk: Walk,
+}
+
+/// How far an algorithm that walks from its first choice to others has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Walk {
+    /// Where it is.
+    pub(crate) hash: u64,
+    /// How often it went on.
+    pub(crate) again: u32,
+    /// How many choices could not be used.
+    pub(crate) tries: u32,
+    pub(crate) begun: bool,
+}
+
+impl Walk {
+    pub(crate) fn begin(&mut self, hash: u64) {
+        self.begun = true;
+        self.hash = hash;
+    }
 }
 
 impl Tried {
@@ -41,8 +61,10 @@ impl Tried {
         self.iter().any(|tried| tried == peer)
     }
 
-    /// Lets `peer` be picked once more: the last attempt did not reach it.
+    /// Lets `peer` be picked once more: the last attempt did not reach it. An algorithm that
+    /// walks begins anew.
     pub fn forget(&mut self, peer: PeerIndex) {
+        self.walk = Walk::default();
         if let Some(at) = self.spilled.iter().rposition(|&tried| tried == peer) {
             self.spilled.remove(at);
         } else if let Some(at) = self.inline[..self.len as usize].iter().position(|&t| t == peer) {

@@ -8,8 +8,9 @@ use http::{Compiler, Exchange, Lifecycle, Module};
 use session::text::Span;
 use session::variables::Builtin;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use upstream::{Groups, SystemNames};
+use upstream::{Attempts, Group, Groups, Key, KeySource, SystemNames};
 use wire::http1::Known;
 
 /// The module.
@@ -43,9 +44,35 @@ impl Lifecycle for SharedGroups {
 
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let groups = Groups::compile(scope, &SystemNames);
+    groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
     *shared.0.borrow_mut() = groups;
     c.follow(Rc::new(shared));
+}
+
+/// Begins a request's way through a group: what it is balanced by is worked out once.
+pub(crate) fn begin(x: &mut Exchange, group: &Rc<Group>) -> Attempts {
+    let mut attempts = group.begin();
+    match &group.choice().key {
+        KeySource::Nothing => {}
+        KeySource::Client => attempts.set_key(client_key(x)),
+        KeySource::Text(_) => {
+            if let Some(template) = group.key() {
+                let value = template.value(x);
+                attempts.set_key(Key::text(x.text(value)));
+            }
+        }
+    }
+    attempts
+}
+
+/// The octets that nginx's `ip_hash` looks at; a client without an address has three zeroes.
+fn client_key(x: &Exchange) -> Key {
+    match x.client_address() {
+        Some(SocketAddr::V4(address)) => Key::client(&address.ip().octets()[..3]),
+        Some(SocketAddr::V6(address)) => Key::client(&address.ip().octets()),
+        None => Key::client(&[0; 3]),
+    }
 }
 
 type X = Exchange;

@@ -29,10 +29,11 @@ async fn measure(peers: usize) -> Result<f64, Box<dyn std::error::Error>> {
     let fd = listen(&any, &ListenOptions::default())?;
     let address = local_address(fd.as_fd())?;
     let listener = Listener::new(fd, Sharing::Alone, Taking::All)?;
-    let member = Member { server: "here".into(), address, options: PeerOptions::default() };
+    let member =
+        Member { server: "here".into(), route: None, address, options: PeerOptions::default() };
     let group = Group::new(Settings {
         name: "group".into(),
-        method: &balance::round_robin::METHOD,
+        choice: upstream::Choice::default(),
         primaries: vec![member; peers],
         backups: Vec::new(),
         keepalive: Keepalive { requests: u64::MAX, ..Keepalive::DEFAULT },

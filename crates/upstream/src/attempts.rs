@@ -15,11 +15,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use balance::{PeerIndex, Tried, Verdict};
+use balance::{Ask, Key, PeerIndex, Took, Tried, Verdict};
 use net::{ConnectOptions, Stream};
 use rustix::io::Errno as sys;
 use session::budget::{self, Permit};
 use session::log::Level;
+use smallvec::SmallVec;
 use system::errno::Errno;
 use system::socket::SocketError;
 
@@ -35,6 +36,12 @@ pub struct Attempts {
     begun_ms: u64,
     /// The last attempt found a kept connection stale: the next one makes its own.
     fresh: bool,
+    key: Key,
+    /// The peers that the client is bound to.
+    bound: SmallVec<[PeerIndex; 2]>,
+    /// When the open attempt began, and how long it took to the head of its answer.
+    picked_ms: u64,
+    header_ms: Option<u32>,
 }
 
 /// Nobody is left to ask: nginx says `no live upstreams`.
@@ -107,7 +114,18 @@ impl Attempts {
     pub(crate) fn new(group: Rc<Group>) -> Attempts {
         let tries = group.live().home.tries();
         let begun_ms = net::now();
-        Attempts { group, tried: Tried::new(), current: None, tries, begun_ms, fresh: false }
+        Attempts {
+            group,
+            tried: Tried::new(),
+            current: None,
+            tries,
+            begun_ms,
+            fresh: false,
+            key: Key::default(),
+            bound: SmallVec::new(),
+            picked_ms: begun_ms,
+            header_ms: None,
+        }
     }
 
     /// Chooses the next peer. An attempt that is still open ends as [`Outcome::NotCounted`].
@@ -117,11 +135,42 @@ impl Attempts {
     pub fn pick(&mut self) -> Result<PeerIndex, NoPeer> {
         self.done(Outcome::NotCounted);
         let now_ms = net::now();
-        let mut live = self.group.live();
-        let peer = live.home.pick(now_ms / 1000, &mut self.tried).ok_or(NoPeer)?;
-        live.load.begin(now_ms);
+        let ask = Ask {
+            now: now_ms / 1000,
+            now_ms,
+            random: if self.group.choice().method.draws { session::random::u64() } else { 0 },
+            key: self.key,
+            bound: &self.bound,
+            index: None,
+        };
+        let peer = self.group.pick(&ask, &mut self.tried).ok_or(NoPeer)?;
+        self.group.live().load.begin(now_ms);
         self.current = Some(peer);
+        self.picked_ms = now_ms;
+        self.header_ms = None;
         Ok(peer)
+    }
+
+    /// What the request is balanced by: before the first pick.
+    pub fn set_key(&mut self, key: Key) {
+        self.key = key;
+    }
+
+    /// The peers that the client is bound to, the best first: before the first pick.
+    pub fn bind(&mut self, peers: &[PeerIndex]) {
+        self.bound = SmallVec::from_slice(peers);
+    }
+
+    /// The head of the answer of the open attempt is there (stream: the connection, or the first
+    /// byte). Only algorithms that measure want to know.
+    pub fn answered(&mut self) {
+        let (Some(peer), true) = (self.current, self.group.choice().method.timing.is_some()) else {
+            return;
+        };
+        let now_ms = net::now();
+        let header_ms = elapsed_ms(self.picked_ms, now_ms);
+        self.header_ms = Some(header_ms);
+        self.group.live().home.answered(peer, header_ms, now_ms);
     }
 
     /// The group that is asked.
@@ -203,7 +252,13 @@ impl Attempts {
         let mut live = self.group.live();
         live.load.end();
         let failed = outcome == Outcome::Failed;
-        let verdict = live.home.end(peer, failed, net::now() / 1000);
+        let now_ms = net::now();
+        let took = self.group.choice().method.timing.map(|_| Took {
+            header_ms: self.header_ms,
+            total_ms: elapsed_ms(self.picked_ms, now_ms),
+            failed: outcome != Outcome::Ok,
+        });
+        let verdict = live.home.end(peer, failed, took, now_ms);
         match outcome {
             Outcome::Stale => {
                 self.tried.forget(peer);
@@ -213,6 +268,10 @@ impl Attempts {
         }
         verdict
     }
+}
+
+fn elapsed_ms(from_ms: u64, to_ms: u64) -> u32 {
+    u32::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(u32::MAX)
 }
 
 impl Drop for Attempts {

@@ -4,14 +4,16 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use balance::{PeerOptions, round_robin};
+use balance::Method;
 use config::{Scope, Span};
+use session::variables::Template;
 
 use crate::directives::{
-    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, LEAST_CONN, SERVER,
-    Server, ZONE, ZoneLine,
+    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER, Server, ZONE,
+    ZoneLine,
 };
 use crate::group::{Group, Keepalive, Member, Settings};
+use crate::methods::{self, Choice};
 use crate::target::{Host, Names, Target};
 
 /// The port of a `server` line that names none.
@@ -47,6 +49,11 @@ impl Groups {
         }
         zones.check(http);
         groups
+    }
+
+    /// Compiles the templates that requests are balanced by.
+    pub fn compile_keys(&self, compile: &mut dyn FnMut(&config::Template) -> Template) {
+        self.named.values().for_each(|group| group.compile_key(compile));
     }
 
     /// The group of an `upstream` block.
@@ -92,14 +99,10 @@ impl Groups {
         let addresses = target
             .resolve(names, default_port)
             .map_err(|error| format!("{error} in upstream \"{}\"", target.text))?;
-        let member = |address| Member {
-            server: target.text.as_str().into(),
-            address,
-            options: PeerOptions::default(),
-        };
+        let member = |address| Member::new(&target.text, address);
         let group = Group::new(Settings {
             name: target.text.as_str().into(),
-            method: &round_robin::METHOD,
+            choice: Choice::default(),
             primaries: addresses.into_iter().map(member).collect(),
             backups: Vec::new(),
             keepalive: Keepalive::OFF,
@@ -157,27 +160,32 @@ fn compile_block(name: &str, scope: &Scope<'_>, names: &dyn Names) -> Settings {
     } else if !servers.is_empty() && servers.iter().all(|(server, _)| server.backup) {
         scope.error(scope.span(), format!("no servers in upstream \"{name}\""));
     }
+    let (choice, chosen_at) = methods::compile(scope);
     let mut settings = Settings {
         name: name.into(),
-        method: &round_robin::METHOD,
+        choice,
         primaries: Vec::new(),
         backups: Vec::new(),
         keepalive: compile_keepalive(scope),
     };
     for (server, span) in servers {
         let backup = server.backup;
+        // nginx looks at each line as it reads it: lines before the method may say anything.
+        let later = chosen_at.is_some_and(|at| (at.line, at.start) < (span.line, span.start));
+        if later && let Some(parameter) = unsupported(settings.choice.method, &server) {
+            let reason = "balancing method does not support parameter";
+            scope.error(span, format!("{reason} \"{parameter}\""));
+        }
         let members = resolve(server, span, scope, names);
         let tier = if backup { &mut settings.backups } else { &mut settings.primaries };
         tier.extend(members);
     }
-    let methods = scope.nodes_local(&LEAST_CONN);
-    for (_, span) in methods.iter().skip(1) {
-        scope.warn(*span, "load balancing method redefined");
-    }
-    if let Some((method, _)) = methods.last() {
-        settings.method = method;
-    }
     settings
+}
+
+/// The parameter of a server that the method cannot honour.
+fn unsupported(method: &Method, server: &Server) -> Option<&'static str> {
+    (server.backup && !method.backup).then_some("backup")
 }
 
 /// One member per address of a server.
@@ -186,8 +194,12 @@ fn resolve(server: Server, span: Span, scope: &Scope<'_>, names: &dyn Names) -> 
         scope.error(span, format!("{error} in upstream \"{}\"", server.text));
         Vec::new()
     });
-    let member =
-        |address| Member { server: server.text.as_str().into(), address, options: server.options };
+    let member = |address| Member {
+        server: server.text.as_str().into(),
+        route: server.route.clone(),
+        address,
+        options: server.options,
+    };
     addresses.into_iter().map(member).collect()
 }
 

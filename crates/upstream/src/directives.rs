@@ -1,16 +1,22 @@
 //! The directives of an `upstream` block, as data.
 
-use balance::{Method, PeerOptions};
+use balance::PeerOptions;
 use config::{AnyDirective, Args, Arity, Directive, Invalid, Opens, read};
 use session::contexts::{HTTP, UPSTREAM};
 
+use crate::methods;
 use crate::target::Target;
 
 /// All of them.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &BLOCK,
     &SERVER,
-    &LEAST_CONN,
+    &methods::LEAST_CONN,
+    &methods::IP_HASH,
+    &methods::HASH,
+    &methods::RANDOM,
+    &methods::LEAST_TIME,
+    &methods::HASH_BALANCE_FACTOR,
     &ZONE,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,
@@ -29,6 +35,8 @@ pub struct Server {
     pub options: PeerOptions,
     /// It is asked only when no primary is usable.
     pub backup: bool,
+    /// The name by which clients are bound to it; that of its address when none is given.
+    pub route: Option<Box<str>>,
 }
 
 /// The value of `keepalive`.
@@ -67,7 +75,7 @@ pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], ser
     .many()
     .syntax(
         "server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] \
-         [backup] [down];",
+         [backup] [down] [drain] [route=NAME];",
     )
     .text(
         "One server of the group: `HOST`, `HOST:PORT` or `unix:PATH`; the port is 80 unless \
@@ -79,24 +87,15 @@ pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], ser
          - `max_conns=N`: at most so many requests at once, counted by each worker for itself \
          unless the group has a `zone`; 0, no limit, unless given.\n\
          - `backup`: used only while no other server is usable.\n\
-         - `down`: never used.",
+         - `down`: never used.\n\
+         - `drain`: used only for clients that are bound to it (`sticky`).\n\
+         - `route=NAME`: the name by which `sticky` binds clients to it, of at most 32 characters; \
+         unless given, a hash of its address.",
     )
     .example(
         "upstream backend {\n    server 127.0.0.1:8081 weight=5 max_fails=3 fail_timeout=30s;\n    \
          server unix:/run/backend.sock backup;\n}",
     );
-
-/// Balancing by load.
-pub static LEAST_CONN: Directive<&'static Method> =
-    Directive::new("least_conn", &[UPSTREAM], |_| Ok(&balance::least_conn::METHOD))
-        .takes(Arity::None)
-        .repeats(config::Repeat::Last)
-        .syntax("least_conn;")
-        .text(
-            "The next request goes to the server with the fewest requests under way, in \
-             proportion to its weight; among equals, weighted round robin decides.",
-        )
-        .example("upstream backend { least_conn; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
 
 /// A state for all workers.
 pub static ZONE: Directive<ZoneLine> = Directive::new("zone", &[UPSTREAM], zone)
@@ -153,6 +152,7 @@ pub static KEEPALIVE_TIMEOUT: Directive<u64> =
 fn server(args: &Args<'_>) -> Result<Server, Invalid> {
     let mut options = PeerOptions::default();
     let mut backup = false;
+    let mut route = None;
     for (i, word) in args.words().iter().enumerate().skip(1) {
         let refused = || Invalid::new(format!("invalid parameter \"{}\"", word.str())).at(i);
         let (key, value) = match word.bytes().iter().position(|&byte| byte == b'=') {
@@ -171,14 +171,27 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
                 options.fail_timeout = u32::try_from(seconds).unwrap_or(u32::MAX);
             }
             b"backup" => backup = true,
-            b"down" => options.down = true,
+            b"down" => (options.down, options.drain) = (true, false),
+            b"drain" => (options.down, options.drain) = (false, true),
+            b"route=" => route = Some(read_route(value).map_err(|error| error.at(i))?),
             _ => return Err(refused()),
         }
     }
     let text = args.str(0).into_owned();
     let target = Target::parse(&text)
         .map_err(|error| Invalid::new(format!("{error} in upstream \"{text}\"")).at(0))?;
-    Ok(Server { text, target, options, backup })
+    Ok(Server { text, target, options, backup, route })
+}
+
+/// nginx's longest route is as long as the hash of an address.
+const ROUTE_MAX: usize = 32;
+
+fn read_route(value: &[u8]) -> Result<Box<str>, Invalid> {
+    match value.len() {
+        0 => Err(Invalid::new("route is empty")),
+        1..=ROUTE_MAX => Ok(String::from_utf8_lossy(value).into()),
+        _ => Err(Invalid::new(format!("route is longer than {ROUTE_MAX}"))),
+    }
 }
 
 fn zone(args: &Args<'_>) -> Result<ZoneLine, Invalid> {

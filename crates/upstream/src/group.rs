@@ -5,22 +5,28 @@
 //! Compiling happens in the master, before the fork, and touches neither the event loop nor a
 //! descriptor: the reaper of idle connections starts with the first of them.
 
-use std::cell::RefCell;
+use std::any::Any;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use balance::{Memory, Method, PeerIndex, PeerOptions};
+use balance::{Ask, Index, Members, Memory, PeerIndex, PeerOptions, Tried};
 use net::{Stream, Timer};
 use session::budget::Permit;
+use session::variables::Template;
 use system::socket::Address;
 
 use crate::attempts::Attempts;
 use crate::home::Home;
+use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
 
 /// How long a peak of concurrency is remembered, at least.
 const PEAK_WINDOW_MS: u64 = 1_000;
+
+/// How often a pick looks again when the membership changed meanwhile.
+const INDEX_TRIES: u32 = 3;
 
 /// One address of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub struct Peer {
     pub name: Box<str>,
     /// As the configuration wrote it.
     pub server: Box<str>,
+    /// The name by which clients are bound to it, if the configuration gives one.
+    pub route: Option<Box<str>>,
     /// Where to connect.
     pub address: Address,
     /// The first peer with this address: peers of one address share idle connections.
@@ -40,8 +48,8 @@ pub struct Peer {
 pub struct Settings {
     /// How the configuration calls it; logged when no peer is left.
     pub name: Box<str>,
-    /// The algorithm.
-    pub method: &'static Method,
+    /// The algorithm and what it goes by.
+    pub choice: Choice,
     /// Primary peers, in order.
     pub primaries: Vec<Member>,
     /// Backup peers, in order.
@@ -55,10 +63,19 @@ pub struct Settings {
 pub struct Member {
     /// As the configuration wrote it.
     pub server: Box<str>,
+    /// The name by which clients are bound to it, if the configuration gives one.
+    pub route: Option<Box<str>>,
     /// Where to connect.
     pub address: Address,
     /// Weight and limits. `fail_timeout` is in seconds.
     pub options: PeerOptions,
+}
+
+impl Member {
+    /// A member with the usual options.
+    pub fn new(server: &str, address: Address) -> Member {
+        Member { server: server.into(), route: None, address, options: PeerOptions::default() }
+    }
 }
 
 /// Which idle connections a group keeps, and for how long.
@@ -94,6 +111,11 @@ impl Keepalive {
 pub struct Group {
     name: Box<str>,
     peers: Box<[Peer]>,
+    choice: Choice,
+    /// The key's template once the engine compiled it.
+    key: OnceCell<Template>,
+    /// What the engine above keeps with the group.
+    extra: OnceCell<Box<dyn Any>>,
     keepalive: Keepalive,
     live: RefCell<Live>,
 }
@@ -102,6 +124,7 @@ pub struct Group {
 pub(crate) struct Live {
     pub(crate) home: Home,
     pub(crate) load: Load,
+    index: Option<Index>,
     pool: Pool<Idle>,
     reaper: Option<Reaper>,
     retired: bool,
@@ -181,12 +204,16 @@ impl Group {
                 name: member.address.to_string().into(),
                 lane: *lanes.entry(member.address.clone()).or_insert(index),
                 server: member.server,
+                route: member.route,
                 address: member.address,
             })
             .collect();
+        let mut memory = Memory::new(settings.choice.method, &primaries, &backups);
+        memory.state().set_factor(settings.choice.factor);
         let live = Live {
-            home: Home::Own(Memory::new(settings.method, &primaries, &backups)),
+            home: Home::Own(memory),
             load: Load::default(),
+            index: None,
             pool: Pool::new(peers.len()),
             reaper: None,
             retired: false,
@@ -194,6 +221,9 @@ impl Group {
         Rc::new(Group {
             name: settings.name,
             peers,
+            choice: settings.choice,
+            key: OnceCell::new(),
+            extra: OnceCell::new(),
             keepalive: settings.keepalive,
             live: RefCell::new(live),
         })
@@ -212,6 +242,27 @@ impl Group {
     /// The peer of an index that a pick gave.
     pub fn peer(&self, index: PeerIndex) -> &Peer {
         &self.peers[index as usize]
+    }
+
+    /// The algorithm and what it goes by.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// The template of the key, when requests are balanced by one and it is compiled.
+    pub fn key(&self) -> Option<&Template> {
+        self.key.get()
+    }
+
+    /// Keeps something of the engine above with the group: once, while compiling.
+    pub fn set_extra(&self, extra: Box<dyn Any>) {
+        // A group belongs to one engine, which compiles it once.
+        let _ = self.extra.set(extra);
+    }
+
+    /// What [`Group::set_extra`] was given, if it is a `T`.
+    pub fn extra<T: 'static>(&self) -> Option<&T> {
+        self.extra.get()?.downcast_ref()
     }
 
     /// Begins a request: nothing is tried yet.
@@ -259,6 +310,37 @@ impl Group {
 
     pub(crate) fn live(&self) -> std::cell::RefMut<'_, Live> {
         self.live.borrow_mut()
+    }
+
+    /// Chooses a peer. Works out the algorithm's index when there is none or it is out of date.
+    pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+        let live = &mut *self.live.borrow_mut();
+        if !self.choice.method.has_index() {
+            return live.home.pick(ask, tried);
+        }
+        let mut members = None;
+        for _ in 0..INDEX_TRIES {
+            if let Some(members) = members.take() {
+                live.index = Some(self.index_of(&members));
+            }
+            match live.home.pick_indexed(ask, tried, live.index.as_ref()) {
+                Ok(found) => return found,
+                Err(outdated) => members = Some(outdated),
+            }
+        }
+        // The membership changes faster than it can be worked out: take turns meanwhile.
+        live.home.pick(ask, tried)
+    }
+
+    fn index_of(&self, members: &Members) -> Index {
+        let name = |peer: PeerIndex| &*self.peers[peer as usize].server;
+        Index::new(self.choice.method, members, &name)
+    }
+
+    pub(crate) fn compile_key(&self, compile: &mut dyn FnMut(&config::Template) -> Template) {
+        if let KeySource::Text(source) = &self.choice.key {
+            let _ = self.key.set(compile(source));
+        }
     }
 
     /// The newest quiet connection to `peer` that `owner` may use.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use balance::{
-    Block, Block1k, Block16k, Block64, Block128k, Memory, PeerIndex, State, Tried, Verdict,
+    Ask, Block, Block1k, Block16k, Block64, Block128k, Index, Members, Memory, PeerIndex, State,
+    Took, Tried, Verdict,
 };
 use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
@@ -80,23 +81,65 @@ impl Home {
 
     /// Chooses a peer: see [`State::pick`].
     #[inline]
-    pub(crate) fn pick(&mut self, now_s: u64, tried: &mut Tried) -> Option<PeerIndex> {
+    pub(crate) fn pick(&mut self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
         match self {
-            Home::Own(memory) => memory.state().pick(now_s, 0, 0, tried),
+            Home::Own(memory) => memory.state().pick(ask, tried),
             Home::Zone(shared) => shared.with(|state| {
-                let peer = state.pick(now_s, 0, 0, tried)?;
+                let peer = state.pick(ask, tried)?;
                 shared.count(peer, |cell| cell.wrapping_add(1));
                 Some(peer)
             }),
         }
     }
 
-    /// A request at a peer ended; `failed` when it was the peer's fault.
+    /// As [`Home::pick`], by `index`.
+    ///
+    /// # Errors
+    /// There is no index, or it is out of date: the members to make it of.
+    pub(crate) fn pick_indexed(
+        &mut self,
+        ask: &Ask<'_>,
+        tried: &mut Tried,
+        index: Option<&Index>,
+    ) -> Result<Option<PeerIndex>, Members> {
+        let ask = Ask { index, ..*ask };
+        let mut work = |state: &mut State<'_>| {
+            if index.is_none_or(|index| index.generation() != state.generation()) {
+                return Err(state.members());
+            }
+            Ok(state.pick(&ask, tried))
+        };
+        match self {
+            Home::Own(memory) => work(&mut memory.state()),
+            Home::Zone(shared) => shared.with(work).inspect(|found| {
+                if let Some(peer) = *found {
+                    shared.count(peer, |cell| cell.wrapping_add(1));
+                }
+            }),
+        }
+    }
+
+    /// The head of an answer is there: see [`State::answered`].
+    pub(crate) fn answered(&mut self, peer: PeerIndex, header_ms: u32, now_ms: u64) {
+        self.look(|state| state.answered(peer, header_ms, now_ms));
+    }
+
+    /// A request at a peer ended; `failed` when it was the peer's fault. `took` says how long it
+    /// took, if the algorithm wants to know.
     #[inline]
-    pub(crate) fn end(&mut self, peer: PeerIndex, failed: bool, now_s: u64) -> Verdict {
+    pub(crate) fn end(
+        &mut self,
+        peer: PeerIndex,
+        failed: bool,
+        took: Option<Took>,
+        now_ms: u64,
+    ) -> Verdict {
         let work = |state: &mut State<'_>| {
+            if let Some(took) = took {
+                state.took(peer, took, now_ms);
+            }
             if failed {
-                return state.failed(peer, now_s);
+                return state.failed(peer, now_ms / 1000);
             }
             state.done(peer);
             Verdict::Usable

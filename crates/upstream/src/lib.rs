@@ -18,12 +18,14 @@ mod compile;
 pub mod directives;
 mod group;
 mod home;
+pub mod methods;
 mod pool;
 pub mod target;
 
 pub use attempts::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome};
-pub use balance::{PeerIndex, PeerOptions, Verdict};
+pub use balance::{Key, PeerIndex, PeerOptions, Verdict};
 pub use compile::Groups;
 pub use directives::DIRECTIVES;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
+pub use methods::{Choice, KeySource};
 pub use target::{Host, Names, SystemNames, Target};

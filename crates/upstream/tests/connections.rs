@@ -97,7 +97,7 @@ async fn serve(stream: Stream, number: usize) {
 }
 
 fn member(address: Address, options: PeerOptions) -> Member {
-    Member { server: "configured".into(), address, options }
+    Member { server: "configured".into(), route: None, address, options }
 }
 
 fn group(keepalive: Keepalive, members: Vec<Member>) -> Rc<Group> {
@@ -105,7 +105,13 @@ fn group(keepalive: Keepalive, members: Vec<Member>) -> Rc<Group> {
 }
 
 fn group_by(method: &'static Method, keepalive: Keepalive, primaries: Vec<Member>) -> Rc<Group> {
-    Group::new(Settings { name: "group".into(), method, primaries, backups: Vec::new(), keepalive })
+    Group::new(Settings {
+        name: "group".into(),
+        choice: upstream::Choice::plain(method),
+        primaries,
+        backups: Vec::new(),
+        keepalive,
+    })
 }
 
 fn keep(connections: u32) -> Keepalive {

@@ -4,7 +4,6 @@
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use balance::round_robin;
 use net::Address;
 use system::process::{Exit, Fork, exit_now, fork, wait_for};
 use system::signals::{Signal, send};
@@ -35,8 +34,8 @@ fn group(count: usize, options: PeerOptions) -> Rc<Group> {
     let address = Address::parse("127.0.0.1:1").expect("an address");
     let group = Group::new(Settings {
         name: "group".into(),
-        method: &round_robin::METHOD,
-        primaries: vec![Member { server: "here".into(), address, options }; count],
+        choice: upstream::Choice::default(),
+        primaries: vec![Member { server: "here".into(), route: None, address, options }; count],
         backups: Vec::new(),
         keepalive: Keepalive::OFF,
     });

@@ -5,6 +5,7 @@ use super::directives::next;
 use super::request::{self, BodyFraming};
 use super::settings::Settings;
 use super::{Names, response, target};
+use crate::upstreams;
 use http::request_body::{BodyError, Stored};
 use http::upstream_log::UpstreamLog;
 use http::{Exchange, Verdict};
@@ -109,7 +110,7 @@ pub(super) fn client_gone(x: &mut Exchange) -> Verdict {
 }
 
 async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verdict {
-    let mut attempts = call.resolved.group.begin();
+    let mut attempts = upstreams::begin(x, &call.resolved.group);
     attempts.limit_tries(settings.next_tries);
     loop {
         let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts, &call.resolved) };

@@ -1,0 +1,244 @@
+//! The directives of an `upstream` block that choose the algorithm, as data.
+
+use balance::{Method, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous};
+use config::{Args, Arity, Directive, Invalid, Repeat, Scope, Span, Template, read};
+use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
+
+/// Those of which a block has one.
+static METHODS: &[&Directive<Choice>] = &[&LEAST_CONN, &IP_HASH, &HASH, &RANDOM, &LEAST_TIME];
+
+/// How a group chooses.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The algorithm.
+    pub method: &'static Method,
+    /// What requests are balanced by.
+    pub key: KeySource,
+    /// See `hash_balance_factor`.
+    pub factor: u32,
+}
+
+/// What requests are balanced by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeySource {
+    /// Nothing of their own.
+    #[default]
+    Nothing,
+    /// The client's address.
+    Client,
+    /// A text with variables.
+    Text(Template),
+}
+
+impl Choice {
+    /// A choice without a key.
+    pub const fn plain(method: &'static Method) -> Choice {
+        Choice { method, key: KeySource::Nothing, factor: 0 }
+    }
+}
+
+impl Default for Choice {
+    /// Peers take turns.
+    fn default() -> Choice {
+        Choice::plain(&balance::round_robin::METHOD)
+    }
+}
+
+/// Balancing by load.
+pub static LEAST_CONN: Directive<Choice> =
+    Directive::new("least_conn", BLOCKS, |_| Ok(Choice::plain(&least_conn::METHOD)))
+        .takes(Arity::None)
+        .repeats(Repeat::Last)
+        .syntax("least_conn;")
+        .text(
+            "The next request goes to the server with the fewest requests under way, in \
+             proportion to its weight; among equals, weighted round robin decides.",
+        )
+        .example("upstream backend { least_conn; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// Balancing by the client's address.
+pub static IP_HASH: Directive<Choice> = Directive::new("ip_hash", &[UPSTREAM], |_| {
+    Ok(Choice { key: KeySource::Client, ..Choice::plain(&ip_hash::METHOD) })
+})
+.takes(Arity::None)
+.repeats(Repeat::Last)
+.syntax("ip_hash;")
+.text(
+    "Requests of one client go to one server: the first three octets of an IPv4 address, or the \
+     whole of an IPv6 address, decide which. While that server cannot be used its clients are \
+     spread over the others. A server that leaves for a while should be marked `down`, so that \
+     the other clients stay where they are.",
+)
+.example("upstream backend { ip_hash; server 127.0.0.1:8081; server 127.0.0.1:8082 down; }");
+
+/// Balancing by a key.
+pub static HASH: Directive<Choice> = Directive::new("hash", BLOCKS, hash)
+    .takes(Arity::Between(1, 2))
+    .repeats(Repeat::Last)
+    .syntax("hash KEY [consistent | maglev | rendezvous];")
+    .text(
+        "Requests with the same KEY, which may hold text and variables, go to the same server. \
+         Requests with an empty key take turns.\n\n\
+         - Without a further word the hash is taken by remainder: when a server is added or \
+         removed, nearly all keys move. Compatible with Cache::Memcached.\n\
+         - `consistent`: servers have many points on a ring (ketama); when one of N is removed, \
+         about one key of N moves. Compatible with Cache::Memcached::Fast.\n\
+         - `maglev`: servers share a large table, more evenly than a ring; slightly more keys \
+         move.\n\
+         - `rendezvous`: the highest bid wins; shares are exact, and only the keys of the removed \
+         server move.",
+    )
+    .example("upstream backend { hash $request_uri consistent; server 127.0.0.1:8081; }");
+
+/// Balancing by chance.
+pub static RANDOM: Directive<Choice> = Directive::new("random", BLOCKS, random)
+    .takes(Arity::Between(0, 2))
+    .repeats(Repeat::Last)
+    .syntax("random [two [least_conn | least_time=header | least_time=last_byte]];")
+    .text(
+        "Chance decides, in proportion to the weights. With `two` two servers are drawn, and the \
+         one with fewer requests under way is taken (`least_conn`, which holds unless said \
+         otherwise), or the one that is expected to answer sooner (see `least_time`). Where \
+         several balancers stand before the same servers this is better than `least_conn`, \
+         since they do not all choose the same one.",
+    )
+    .example("upstream backend { random two; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// Balancing by time.
+pub static LEAST_TIME: Directive<Choice> = Directive::new("least_time", &[UPSTREAM], least_time)
+    .takes(Arity::Between(1, 2))
+    .repeats(Repeat::Last)
+    .syntax("least_time header | last_byte [inflight];")
+    .text(
+        "The next request goes to the server that is expected to have answered first: by its \
+         average time until the head (`header`) or the end (`last_byte`) of an answer, and the \
+         requests that it has under way, in proportion to its weight. With `inflight` the time \
+         that these have waited already counts too. Servers of about the same speed take turns. \
+         Of more than 256 servers as many are drawn for each request.",
+    )
+    .example("upstream backend { least_time header; server 127.0.0.1:8081; }");
+
+/// Bounded load.
+pub static HASH_BALANCE_FACTOR: Directive<u64> =
+    Directive::new("hash_balance_factor", BLOCKS, factor)
+        .syntax("hash_balance_factor PERCENT;")
+        .default("0")
+        .text(
+            "With `hash`, a server may have at most so many percent of its share of all requests \
+             under way; keys beyond that go to the next server of their order. 101 keeps all \
+             servers nearly equally busy, 150 lets popular keys stay together. 0 sets no bound.",
+        )
+        .example("upstream backend { hash $uri consistent; hash_balance_factor 150; }");
+
+/// The blocks of both engines.
+const BLOCKS: &[config::Context] = &[UPSTREAM, STREAM_UPSTREAM];
+
+fn hash(args: &Args<'_>) -> Result<Choice, Invalid> {
+    let key = KeySource::Text(read::template_at(args, 0)?);
+    let method = match args.word(1).bytes() {
+        _ if args.len() == 1 => &hash::METHOD,
+        b"consistent" => &hash::CONSISTENT,
+        b"maglev" => &maglev::METHOD,
+        b"rendezvous" => &rendezvous::METHOD,
+        _ => return Err(invalid_parameter(args, 1)),
+    };
+    Ok(Choice { key, ..Choice::plain(method) })
+}
+
+fn random(args: &Args<'_>) -> Result<Choice, Invalid> {
+    if args.is_empty() {
+        return Ok(Choice::plain(&random::METHOD));
+    }
+    if args.word(0).bytes() != b"two" {
+        return Err(invalid_parameter(args, 0));
+    }
+    Ok(Choice::plain(match args.word(1).bytes() {
+        _ if args.len() == 1 => &random::TWO,
+        b"least_conn" => &random::TWO,
+        b"least_time=header" => &random::TWO_BY_HEADER,
+        b"least_time=last_byte" => &random::TWO_BY_LAST_BYTE,
+        _ => return Err(invalid_parameter(args, 1)),
+    }))
+}
+
+fn least_time(args: &Args<'_>) -> Result<Choice, Invalid> {
+    let inflight = args.len() == 2;
+    if inflight && args.word(1).bytes() != b"inflight" {
+        return Err(invalid_parameter(args, 1));
+    }
+    Ok(Choice::plain(match (args.word(0).bytes(), inflight) {
+        (b"header", false) => &least_time::HEADER,
+        (b"header", true) => &least_time::HEADER_INFLIGHT,
+        (b"last_byte", false) => &least_time::LAST_BYTE,
+        (b"last_byte", true) => &least_time::LAST_BYTE_INFLIGHT,
+        _ => {
+            let message = format!("invalid value \"{}\"", args.str(0));
+            return Err(Invalid::new(message).at(0));
+        }
+    }))
+}
+
+fn factor(args: &Args<'_>) -> Result<u64, Invalid> {
+    let percent = read::number(args)?;
+    if percent != 0 && !(100..=100_000).contains(&percent) {
+        return Err(Invalid::new("\"hash_balance_factor\" must be 0 or at least 100").at(0));
+    }
+    Ok(percent)
+}
+
+fn invalid_parameter(args: &Args<'_>, i: usize) -> Invalid {
+    Invalid::new(format!("invalid parameter \"{}\"", args.str(i))).at(i)
+}
+
+/// The choice of a block and where it stands: the last one written holds.
+pub(crate) fn compile(block: &Scope<'_>) -> (Choice, Option<Span>) {
+    let mut found: Vec<(Choice, Span)> =
+        METHODS.iter().flat_map(|directive| block.nodes_local(directive)).collect();
+    found.sort_by_key(|(_, span)| (span.line, span.start));
+    for (_, span) in found.iter().skip(1) {
+        block.warn(*span, "load balancing method redefined");
+    }
+    let (mut choice, span) = match found.pop() {
+        Some((choice, span)) => (choice, Some(span)),
+        None => (Choice::default(), None),
+    };
+    if let Some((percent, span)) = block.local_spanned(&HASH_BALANCE_FACTOR) {
+        if !matches!(choice.key, KeySource::Text(_)) {
+            block.error(span, "\"hash_balance_factor\" works with \"hash\" only");
+        }
+        choice.factor = percent as u32;
+    }
+    (choice, span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(directive: &Directive<Choice>, arguments: &str, expected: Result<&str, &str>) {
+        let found = directive.read_text(arguments).map(|choice| choice.method.name);
+        let found = found.map_err(|invalid| invalid.message);
+        assert_eq!(found, expected.map_err(str::to_owned), "{arguments}");
+    }
+
+    #[test]
+    fn words_of_the_methods() {
+        check(&HASH, "$uri", Ok("hash"));
+        check(&HASH, "a$uri consistent", Ok("hash consistent"));
+        check(&HASH, "$uri maglev", Ok("hash maglev"));
+        check(&HASH, "$uri rendezvous", Ok("hash rendezvous"));
+        check(&HASH, "$uri constant", Err("invalid parameter \"constant\""));
+        check(&RANDOM, "", Ok("random"));
+        check(&RANDOM, "two", Ok("random two"));
+        check(&RANDOM, "two least_conn", Ok("random two"));
+        check(&RANDOM, "two least_time=header", Ok("random two least_time=header"));
+        check(&RANDOM, "three", Err("invalid parameter \"three\""));
+        check(&RANDOM, "two fair", Err("invalid parameter \"fair\""));
+        check(&LEAST_TIME, "header inflight", Ok("least_time header inflight"));
+        check(&LEAST_TIME, "last_byte", Ok("least_time last_byte"));
+        check(&LEAST_TIME, "first", Err("invalid value \"first\""));
+        check(&LEAST_TIME, "header out", Err("invalid parameter \"out\""));
+        check(&IP_HASH, "", Ok("ip_hash"));
+        check(&LEAST_CONN, "", Ok("least_conn"));
+    }
+}
