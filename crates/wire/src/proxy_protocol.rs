@@ -5,6 +5,10 @@
 //! with more while it says [`Parsed::Partial`]. A header that cannot become a valid one is
 //! refused at its first wrong byte.
 
+mod write;
+
+pub use write::{Carrier, Ends, write_binary, write_line};
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
