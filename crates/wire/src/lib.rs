@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checks;
 pub mod client_hello;
+pub mod dns;
 pub mod http1;
 pub mod proxy_protocol;
 pub mod rdp;
