@@ -15,6 +15,7 @@
 
 pub mod buffer;
 pub mod connect;
+pub mod datagram;
 pub mod listener;
 pub mod memory;
 pub mod out;
@@ -25,12 +26,14 @@ pub mod seats;
 pub mod splice;
 pub mod stream;
 pub mod time;
+pub mod tunnel;
 
 #[cfg(test)]
 mod testing;
 
 pub use buffer::{Block, Chunk};
 pub use connect::{ConnectOptions, connect};
+pub use datagram::{DatagramListener, Datagrams};
 pub use listener::{Listener, Sharing, Taking};
 pub use out::{Data, FileRange, OutQueue, Owned};
 pub use race::{Either, race};
@@ -43,3 +46,4 @@ pub use system::driver::{
 };
 pub use system::socket::Address;
 pub use time::{sleep, timeout};
+pub use tunnel::{Counts, TunnelEnd, TunnelSettings, tunnel};

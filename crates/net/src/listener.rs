@@ -165,6 +165,13 @@ impl Listener {
         self.rest.set(now().saturating_add(REST_MS));
     }
 
+    /// The socket, unwatched.
+    pub fn into_fd(self) -> OwnedFd {
+        let Listener { source, fd, .. } = self;
+        drop(source);
+        fd
+    }
+
     /// Takes no more connections until [`Listener::resume`]: other workers get them.
     pub fn pause(&self) {
         self.rest.clear();
