@@ -45,6 +45,8 @@ pub static MODULES: &[&Module] = &[
     &crate::gunzip::MODULE,
     &crate::sub_filter::MODULE,
     &crate::charset::MODULE,
+    &crate::ssi::MODULE,
+    &crate::addition::MODULE,
     &crate::gzip::MODULE,
     &crate::range::MODULE,
     &crate::output::MODULE,

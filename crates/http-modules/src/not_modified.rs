@@ -78,7 +78,7 @@ enum Outcome {
 impl Filter for NotModified {
     fn apply(&self, x: &mut Exchange) {
         // A backend has judged the conditions itself.
-        if x.response.status != 200 || x.response.proxied {
+        if x.response.status != 200 || x.response.proxied || !x.is_main() {
             return;
         }
         let Some(conditions) = Conditions::of(x) else { return };

@@ -63,7 +63,10 @@ thread_local! {
 impl Filter for Ranges {
     fn apply(&self, x: &mut Exchange) {
         let response = &x.response;
-        if response.status != 200 || !response.allow_ranges || x.request.version < Version::HTTP_10
+        if response.status != 200
+            || !response.allow_ranges
+            || !x.is_main()
+            || x.request.version < Version::HTTP_10
         {
             return;
         }

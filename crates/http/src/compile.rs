@@ -121,6 +121,10 @@ impl Compiler<'_> {
     pub(crate) fn types(&mut self, scope: &Scope<'_>) -> Rc<Types> {
         let rows = scope.rows(&d::TYPES);
         let Some(span) = rows.first().map(|row| row.span) else {
+            if scope.find(&d::TYPES).is_some() {
+                // An empty block: no extension has a type.
+                return Rc::default();
+            }
             return self.default_types.get_or_insert_with(default_types).clone();
         };
         if let Some(types) = self.types.get(&span) {

@@ -100,6 +100,11 @@ pub struct Exchange {
     /// A subrequest that nobody waits for: it goes on when the client is gone, and leaves the
     /// connection's timer alone.
     pub background: bool,
+    /// A subrequest whose answer is a part of the main answer's body: it goes on beside the
+    /// sending, and leaves the connection's timer alone.
+    pub is_part: bool,
+    /// Errors make an empty answer with their status in place of a page.
+    pub bare_errors: bool,
     /// True after an internal redirect: locations marked `internal` are open.
     pub internal: bool,
     /// True once `error_page` led somewhere where `recursive_error_pages` is off, so that it does
@@ -176,6 +181,8 @@ impl Exchange {
             redirects: 0,
             depth: 0,
             background: false,
+            is_part: false,
+            bare_errors: false,
             internal: false,
             error_page_used: false,
             status_override: None,
@@ -231,6 +238,23 @@ impl Exchange {
         self.arena = std::mem::take(&mut child.arena);
         self.cells = std::mem::take(&mut child.cells);
         self.request_id = self.request_id.or(child.request_id);
+    }
+
+    /// Takes over the values that a subrequest has assigned to variables or computed, while this
+    /// request goes on: nginx shares variables between a request and its subrequests.
+    pub fn learn(&mut self, child: &Exchange) {
+        for (id, value) in child.cells.values() {
+            let text = child.text(value);
+            if self.cells.value(id).is_none_or(|known| self.arena.text(known) != text) {
+                let copy = self.arena.push(text);
+                self.cells.assign(id, Some(copy));
+            }
+        }
+    }
+
+    /// True when nobody else uses the connection's timer meanwhile.
+    pub fn has_timer(&self) -> bool {
+        !self.background && !self.is_part
     }
 
     /// True for the client's own request.

@@ -314,6 +314,11 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
             }
             Verdict::Status(code) => {
                 x.status_override = None;
+                if x.bare_errors {
+                    x.response.reset();
+                    x.response.status = code;
+                    return Answered::Response;
+                }
                 if error_page::ends_connection(code) {
                     x.persistence = Persistence::Close;
                 }
@@ -646,7 +651,7 @@ fn is_unreliable_browser(x: &Exchange) -> bool {
 }
 
 /// Runs the location's loggers.
-fn log(x: &mut Exchange) {
+pub(crate) fn log(x: &mut Exchange) {
     if !x.is_main() && !x.location.settings.log_subrequest {
         return;
     }
@@ -674,4 +679,18 @@ pub async fn subrequest(mut child: Exchange) -> Exchange {
     }
     log(&mut child);
     child
+}
+
+/// Takes a subrequest to an answer that is filtered and ready to be pulled; false when the
+/// connection is to be closed without one.
+pub(crate) async fn part(child: &mut Exchange) -> bool {
+    let mut answered = answer(child).await;
+    while let Answered::Response = answered {
+        match filter(child) {
+            Some(status) => answered = settle(child, Verdict::Status(status)).await,
+            None => return true,
+        }
+    }
+    child.response.status = *child.sent.logged_status.get_or_insert(444);
+    false
 }

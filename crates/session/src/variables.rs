@@ -323,6 +323,22 @@ impl Cells {
         *self.at(id) = Cell::Empty;
     }
 
+    /// One value, when it is known.
+    pub fn value(&self, id: VariableId) -> Option<Span> {
+        match self.0.get(id.0 as usize) {
+            Some(Cell::Value(span)) => Some(*span),
+            _ => None,
+        }
+    }
+
+    /// The values that are known.
+    pub fn values(&self) -> impl Iterator<Item = (VariableId, Span)> + '_ {
+        self.0.iter().enumerate().filter_map(|(at, cell)| match cell {
+            Cell::Value(span) => Some((VariableId(at as u32), *span)),
+            _ => None,
+        })
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.fill(Cell::Empty);
@@ -342,6 +358,21 @@ pub fn assign<X: Subject>(x: &mut X, id: VariableId, value: Span) {
 pub fn value<X: Subject>(x: &mut X, id: VariableId) -> Option<Span> {
     let table = x.variables();
     value_from(x, &table, id)
+}
+
+/// The value of the variable of that name, for texts that come at run time (SSI): `None` when it
+/// has none, or when there is no such variable.
+pub fn value_by_name<X: Subject>(x: &mut X, name: &str) -> Option<Span> {
+    let table = x.variables();
+    let name = name.to_ascii_lowercase();
+    if let Some(id) = table.ids.get(name.as_str()) {
+        return value_from(x, &table, *id);
+    }
+    match table.builtin(&name)?.0 {
+        Source::Plain(get) => get(x),
+        Source::Family(get, rest) => get(x, &rest),
+        Source::Computed(_) | Source::Stored => None,
+    }
 }
 
 fn value_from<X: Subject>(x: &mut X, table: &Variables<X>, id: VariableId) -> Option<Span> {

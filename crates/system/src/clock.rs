@@ -45,6 +45,40 @@ pub fn local(seconds: i64) -> Calendar {
     }
 }
 
+/// Which zone a moment is told in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// Coordinated universal time.
+    Universal,
+    /// As [`local`].
+    Local,
+}
+
+/// The moment `seconds` since 1970 as `format` says (`strftime(3)`, in the C locale). Empty when
+/// the text would be longer than 2047 bytes.
+pub fn formatted(format: &std::ffi::CStr, seconds: i64, zone: Zone) -> Vec<u8> {
+    // SAFETY: all zeroes is a valid `tm`: numbers and a null pointer.
+    let mut fields: libc::tm = unsafe { std::mem::zeroed() };
+    let seconds = seconds as libc::time_t;
+    // SAFETY: both pointers are to live values of the right type; the calls keep neither.
+    let found = unsafe {
+        match zone {
+            Zone::Universal => libc::gmtime_r(&seconds, &mut fields),
+            Zone::Local => libc::localtime_r(&seconds, &mut fields),
+        }
+    };
+    if found.is_null() {
+        return Vec::new();
+    }
+    let mut out = vec![0u8; 2048];
+    // SAFETY: the buffer has the length that is told, the format ends with a NUL, and `fields`
+    // was filled by the library, so its zone's name is valid.
+    let length =
+        unsafe { libc::strftime(out.as_mut_ptr().cast(), out.len(), format.as_ptr(), &fields) };
+    out.truncate(length);
+    out
+}
+
 /// Makes the next [`local`] read `TZ` and the zone file again; call it when `env TZ=...` or a
 /// reload may have changed them (`tzset(3)`).
 pub fn zone_changed() {
@@ -80,6 +114,18 @@ mod tests {
             let at = local(seconds);
             assert_eq!(seconds_of(&at), seconds, "{at:?}");
         }
+    }
+
+    #[test]
+    fn moments_are_told_as_the_format_says() {
+        let check = |format: &std::ffi::CStr, expected: &str| {
+            let found = formatted(format, 784_111_777, Zone::Universal);
+            assert_eq!(String::from_utf8_lossy(&found), expected);
+        };
+        check(c"%A, %d-%b-%Y %H:%M:%S %Z", "Sunday, 06-Nov-1994 08:49:37 GMT");
+        check(c"", "");
+        check(c"100%%", "100%");
+        assert_eq!(formatted(c"%5000d", 0, Zone::Local), b"");
     }
 
     #[test]

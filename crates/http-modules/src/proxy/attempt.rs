@@ -169,7 +169,7 @@ impl<'a> Dialogue<'a> {
             block: None,
             parser: ResponseParser::default(),
             fields: lend_fields(),
-            timer: (call.streamed || x.background).then(Timer::new),
+            timer: (call.streamed || !x.has_timer()).then(Timer::new),
             armed: None,
             write_error: None,
             is_head: head.is_head,
