@@ -16,6 +16,7 @@ static TABLES: &[&[&dyn AnyDirective]] = &[
     directives::EVENTS_DIRECTIVES,
     session::log::DIRECTIVES,
     http::directives::ALL,
+    upstream::resolver::DIRECTIVES,
 ];
 
 /// The engines, in the order in which their listeners open.
@@ -67,7 +68,9 @@ static NGINX_MODULES: &[(&str, Usual, &str)] = &[
     ("http_upstream_hash_module", Usual::Default, "hash"),
     ("http_upstream_ip_hash_module", Usual::Default, "ip_hash"),
     ("http_upstream_least_conn_module", Usual::Default, "least_conn"),
+    ("http_upstream_least_time_module", Usual::Default, "least_time"),
     ("http_upstream_random_module", Usual::Default, "random"),
+    ("http_upstream_sticky_module", Usual::Default, "sticky"),
     ("http_upstream_keepalive_module", Usual::Default, "keepalive"),
     ("http_upstream_zone_module", Usual::Default, "zone"),
     ("http_ssl_module", Usual::Optional, "ssl_certificate"),
@@ -129,6 +132,12 @@ pub fn manual() -> Vec<Page> {
         page("core", "Processes", "Master, workers and their surroundings.", directives::CORE),
         page("events", "Event loop", "How a worker waits.", directives::EVENTS_DIRECTIVES),
         page("error_log", "Error log", "Where errors are written.", session::log::DIRECTIVES),
+        page(
+            "resolver",
+            "Resolver",
+            "How names are looked up while the program runs.",
+            upstream::resolver::DIRECTIVES,
+        ),
         Page {
             variables: variables(http::variables::BUILTINS),
             ..page(

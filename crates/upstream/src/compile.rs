@@ -7,6 +7,7 @@ use std::rc::Rc;
 use balance::Method;
 use config::{Scope, Span};
 use session::variables::Template;
+use system::socket::Address;
 
 use crate::directives::{
     BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER, Server, ZONE,
@@ -99,17 +100,21 @@ impl Groups {
         let addresses = target
             .resolve(names, default_port)
             .map_err(|error| format!("{error} in upstream \"{}\"", target.text))?;
-        let member = |address| Member::new(&target.text, address);
-        let group = Group::new(Settings {
-            name: target.text.as_str().into(),
-            choice: Choice::default(),
-            primaries: addresses.into_iter().map(member).collect(),
-            backups: Vec::new(),
-            keepalive: Keepalive::OFF,
-        });
+        let group = implied(&target.text, addresses);
         self.implied.insert(key, group.clone());
         Ok(group)
     }
+}
+
+/// A group that no block describes: all of a host's addresses, by turns.
+pub fn implied(name: &str, addresses: Vec<Address>) -> Rc<Group> {
+    Group::new(Settings {
+        name: name.into(),
+        choice: Choice::default(),
+        primaries: addresses.into_iter().map(|address| Member::new(name, address)).collect(),
+        backups: Vec::new(),
+        keepalive: Keepalive::OFF,
+    })
 }
 
 /// Under what a group made for a URL is found: host and port.

@@ -20,11 +20,12 @@ mod group;
 mod home;
 pub mod methods;
 mod pool;
+pub mod resolver;
 pub mod target;
 
 pub use attempts::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome};
 pub use balance::{Key, PeerIndex, PeerOptions, Verdict};
-pub use compile::Groups;
+pub use compile::{Groups, implied};
 pub use directives::DIRECTIVES;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
 pub use methods::{Choice, KeySource};

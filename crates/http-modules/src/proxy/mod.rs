@@ -19,7 +19,7 @@ mod target;
 use config::Scope;
 use http::location::Matching;
 use http::{Compiler, Content, Exchange, LocationBuilder, Module, Step};
-use session::contexts::IF_LOCATION;
+use session::contexts::{IF_LOCATION, LIMIT_EXCEPT};
 use session::text::Span;
 use session::variables::Builtin;
 use settings::Settings;
@@ -87,13 +87,13 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     let mut may_have_path =
         matches!(matching, Matching::Prefix | Matching::PrefixFinal | Matching::Exact);
     let mut found = scope.local_spanned(&directives::PROXY_PASS);
-    if found.is_none() && scope.context() == IF_LOCATION {
-        // An `if` without a `proxy_pass` of its own takes that of its location, path and all.
+    if found.is_none() && [IF_LOCATION, LIMIT_EXCEPT].contains(&scope.context()) {
+        // An `if` or `limit_except` without a `proxy_pass` of its own takes that of its location, path and all.
         may_have_path = true;
         found = scope.parent().and_then(|outer| outer.local_spanned(&directives::PROXY_PASS));
     }
     let Some((url, span)) = found else { return };
-    match target::compile(c, &url, &builder.location, may_have_path) {
+    match target::compile(c, scope, &url, &builder.location, may_have_path) {
         Ok(target) => {
             let settings = Settings::compile(c, scope, target);
             builder.handler(Proxy { settings: Rc::new(settings) });

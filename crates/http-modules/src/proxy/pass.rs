@@ -4,6 +4,7 @@ use super::attempt::{self, Answer, Cause};
 use super::directives::next;
 use super::request::{self, BodyFraming};
 use super::settings::Settings;
+use super::target::Place;
 use super::{Names, response, target};
 use crate::upstreams;
 use http::request_body::{BodyError, Stored};
@@ -18,7 +19,17 @@ use wire::http1::Method;
 /// Asks the group until a peer answers; the verdict goes back to the journey.
 pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
     let resolved = match target::resolve(x, &settings.target) {
-        Ok(resolved) => resolved,
+        Ok(Place::Group(resolved)) => resolved,
+        Ok(Place::Name(named)) => {
+            *x.state_or_default::<Names>() = named.names();
+            let watched = !settings.ignore_client_abort && !x.background;
+            let looked_up = target::look_up(x, &settings.target, watched, named);
+            // Boxed, so that the future of a request to a known group stays small.
+            match Box::pin(looked_up).await {
+                Ok(resolved) => resolved,
+                Err(verdict) => return verdict,
+            }
+        }
         Err(status) => return Verdict::Status(status),
     };
     *x.state_or_default::<Names>() = Names { host: resolved.host, port: resolved.port };

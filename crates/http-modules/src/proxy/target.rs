@@ -1,12 +1,19 @@
 //! Where `proxy_pass` points: a group of peers and what replaces the location in the URI.
 
+use super::Names;
+use super::pass::client_gone;
 use crate::upstreams::SharedGroups;
+use config::Scope;
 use http::Location;
-use http::{Compiler, Exchange};
+use http::{Compiler, Exchange, Verdict};
 use session::log::Level;
 use session::text::Span;
 use session::variables::Template;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::task::Poll;
+use system::socket::Address;
+use upstream::resolver::{LookUp, Resolvers};
 use upstream::{Group, Host, SystemNames};
 
 /// The port of `http://` URLs.
@@ -17,7 +24,14 @@ pub(super) enum Target {
     /// A fixed URL.
     Fixed(Fixed),
     /// A URL with variables, known per request.
-    Variable { url: Template, groups: SharedGroups },
+    Variable(Variable),
+}
+
+/// A URL with variables.
+pub(super) struct Variable {
+    url: Template,
+    groups: SharedGroups,
+    look_up: LookUp,
 }
 
 /// A URL without variables.
@@ -42,6 +56,28 @@ pub(super) struct Resolved {
     pub(super) port: Span,
     /// The request target to send when the URL names one; otherwise the client's is kept.
     pub(super) path: Option<Span>,
+}
+
+/// Where one request goes, or whose addresses must be looked up first.
+pub(super) enum Place {
+    Group(Resolved),
+    Name(Named),
+}
+
+/// A name to look up.
+pub(super) struct Named {
+    name: String,
+    port: u16,
+    host: Span,
+    port_text: Span,
+    path: Option<Span>,
+}
+
+impl Named {
+    /// What the variables tell of it.
+    pub(super) fn names(&self) -> Names {
+        Names { host: self.host, port: self.port_text }
+    }
 }
 
 /// The parts of `http://host:port/path`.
@@ -76,13 +112,15 @@ fn split(url: &str) -> Result<Url<'_>, String> {
 /// nginx's words, without the place.
 pub(super) fn compile(
     c: &mut Compiler<'_>,
+    scope: &Scope<'_>,
     source: &config::Template,
     location: &Location,
     may_have_path: bool,
 ) -> Result<Target, String> {
     let groups = c.state::<SharedGroups>().clone();
+    let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
     let Some(url) = source.constant() else {
-        return Ok(Target::Variable { url: c.template(source), groups });
+        return Ok(Target::Variable(Variable { url: c.template(source), groups, look_up }));
     };
     let text = String::from_utf8_lossy(url).into_owned();
     let url = split(&text)?;
@@ -116,62 +154,99 @@ pub(super) fn compile(
 }
 
 /// Where the request goes. A fault is logged; the status answers it.
-pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Resolved, u16> {
+pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
     match target {
         Target::Fixed(fixed) => {
             // A path that was rewritten within the location is passed whole.
             let path = fixed.path.as_ref().filter(|_| !x.request.detached);
             let path = path.map(|path| replaced(x, path, fixed.name.len()));
-            Ok(Resolved {
+            Ok(Place::Group(Resolved {
                 group: fixed.group.clone(),
                 host: x.arena.push(&fixed.host),
                 port: x.arena.push(&fixed.port),
                 path,
-            })
+            }))
         }
-        Target::Variable { url, groups } => {
-            let url = url.value(x);
+        Target::Variable(variable) => {
+            let url = variable.url.value(x);
             let text = String::from_utf8_lossy(x.text(url)).into_owned();
-            match variable(x, &text, groups) {
-                Ok(resolved) => Ok(resolved),
-                Err((reason, status)) => {
-                    x.log_error(Level::Error, format_args!("{reason}"));
-                    Err(status)
-                }
-            }
+            resolve_variable(x, &text, &variable.groups).map_err(|reason| {
+                x.log_error(Level::Error, format_args!("{reason}"));
+                500
+            })
         }
     }
 }
 
-fn variable(
+fn resolve_variable(
     x: &mut Exchange,
     text: &str,
     groups: &SharedGroups,
-) -> Result<Resolved, (String, u16)> {
-    let url = split(text).map_err(|reason| (format!("{reason} in \"{text}\""), 500))?;
+) -> Result<Place, String> {
+    let url = split(text).map_err(|reason| format!("{reason} in \"{text}\""))?;
     let parsed = upstream::Target::parse(url.host)
-        .map_err(|reason| (format!("{reason} in upstream \"{}\"", url.host), 500))?;
-    let known = groups.0.borrow().known(&parsed, PORT).is_some();
-    if let (Host::Name(name), false) = (&parsed.host, known) {
-        return Err((format!("no resolver defined to resolve {name}"), 502));
-    }
-    let located = groups.0.borrow_mut().locate(&parsed, PORT, &SystemNames);
-    let group = located.map_err(|reason| (reason, 500))?;
+        .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
     let port = parsed.port.unwrap_or(PORT);
     let path = match url.path {
         "" => None,
         path if path.starts_with('?') => Some(x.arena.format(format_args!("/{path}"))),
         path => Some(x.arena.push(path.as_bytes())),
     };
-    Ok(Resolved {
-        group,
-        host: match parsed.host {
-            Host::Unix(_) => x.arena.push(b"localhost"),
-            _ => x.arena.push(url.host.as_bytes()),
-        },
-        port: x.arena.number(u64::from(port)),
-        path,
-    })
+    let host = match parsed.host {
+        Host::Unix(_) => x.arena.push(b"localhost"),
+        _ => x.arena.push(url.host.as_bytes()),
+    };
+    let port_text = x.arena.number(u64::from(port));
+    let known = groups.0.borrow().known(&parsed, PORT).cloned();
+    let group = match (known, parsed.host) {
+        (Some(group), _) => group,
+        (None, Host::Name(name)) => {
+            return Ok(Place::Name(Named { name, port, host, port_text, path }));
+        }
+        (None, Host::Ip(ip)) => {
+            let address = Address::Inet((ip, port).into());
+            upstream::implied(&parsed.text, vec![address])
+        }
+        (None, Host::Unix(path)) => upstream::implied(&parsed.text, vec![Address::Unix(path)]),
+    };
+    Ok(Place::Group(Resolved { group, host, port: port_text, path }))
+}
+
+/// Looks a name up, unless the client leaves meanwhile. A fault is logged.
+pub(super) async fn look_up(
+    x: &mut Exchange,
+    target: &Target,
+    watched: bool,
+    named: Named,
+) -> Result<Resolved, Verdict> {
+    let Target::Variable(variable) = target else { return Err(Verdict::Status(500)) };
+    let Named { name, port, host, port_text, path } = named;
+    let connection = x.connection.clone();
+    let found = {
+        let mut finding = std::pin::pin!(variable.look_up.group(&name, port));
+        poll_fn(|cx| {
+            if let Poll::Ready(found) = finding.as_mut().poll(cx) {
+                return Poll::Ready(Some(found));
+            }
+            match watched && connection.stream.poll_hung_up(cx).is_ready() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    };
+    match found {
+        Some(Ok(group)) => Ok(Resolved { group, host, port: port_text, path }),
+        Some(Err(reason)) => {
+            x.log_error(Level::Error, format_args!("{reason}"));
+            Err(Verdict::Status(502))
+        }
+        None => {
+            let message = "client prematurely closed connection";
+            x.log_error(Level::Info, format_args!("{message}"));
+            Err(client_gone(x))
+        }
+    }
 }
 
 /// The URI with `path` in place of its first `location` bytes, and its query.
