@@ -17,7 +17,7 @@ use system::signals::{Received, Signal, SignalQueue};
 use crate::engines::{Ending, Service};
 use crate::open::{Generation, Origin};
 use crate::pid_file;
-use crate::worker::{all_ended, end, next_signal, say_received, serve};
+use crate::worker::{all_ended, end, next_signal, say_received, serve, start_driver};
 
 /// Signals that a single process reads.
 pub fn signals() -> [Signal; 7] {
@@ -45,8 +45,8 @@ pub struct Single {
 impl Single {
     /// Starts the event loop and the services.
     pub fn start(origin: Origin, generation: Generation, queue: SignalQueue) -> io::Result<Single> {
-        let kind = generation.snapshot.core.event_method;
-        driver::start(driver::Settings { kind, ..driver::Settings::default() })?;
+        let snapshot = &generation.snapshot;
+        start_driver(snapshot.core.event_method, &snapshot.log)?;
         driver::spawn(flusher());
         let services = serve(&generation, 0, 1)?;
         Ok(Single { origin, generation, services, retiring: Vec::new(), queue })

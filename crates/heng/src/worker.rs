@@ -181,6 +181,20 @@ pub fn environment(entries: &[EnvironmentEntry]) -> Vec<std::ffi::OsString> {
         .collect()
 }
 
+/// Starts this process's event loop. Where io_uring cannot be had (an older kernel, a limit, a
+/// sandbox), epoll takes its place, and the log says so.
+pub fn start_driver(kind: driver::Kind, log: &Log) -> io::Result<()> {
+    let settings = driver::Settings { kind, events: EVENTS };
+    match driver::start(settings) {
+        Err(error) if kind == driver::Kind::IoUring => {
+            let message = "io_uring is not available, using epoll instead";
+            log_errno!(log, Level::Notice, error.into(), None, &no_context, "{message}");
+            driver::start(driver::Settings { kind: driver::Kind::Epoll, ..settings })
+        }
+        outcome => outcome,
+    }
+}
+
 /// A process that serves: its services and its ear for signals.
 pub struct Worker {
     snapshot: Rc<Snapshot>,
@@ -197,8 +211,8 @@ impl Worker {
             log_errno!(log, Level::Emerg, error.into(), None, &no_context, "{what} failed");
             Fatal
         };
-        let settings = driver::Settings { kind: snapshot.core.event_method, events: EVENTS };
-        driver::start(settings).map_err(|error| failed("starting the event loop", error))?;
+        start_driver(snapshot.core.event_method, log)
+            .map_err(|error| failed("starting the event loop", error))?;
         driver::spawn(flusher());
         let queue = SignalQueue::open(&signals()).map_err(|e| failed("signalfd()", e))?;
         let services = serve(generation, number, snapshot.core.workers)

@@ -22,6 +22,8 @@ use crate::stream::Stream;
 const CAPACITY: usize = 256 << 10;
 /// A fill of at least so much suggests that more follows at once.
 const PLENTY: usize = 64 << 10;
+/// The most that is written to a pipe at a time of what was received ahead: one page fits always.
+const AHEAD: usize = 4 << 10;
 /// Empty pipes kept for the next borrower.
 const KEPT: usize = 8;
 /// Shorter bodies are copied: two calls for a pipe cost more than a copy in the cache.
@@ -98,10 +100,24 @@ impl Splicer {
         debug_assert_eq!(self.held, 0, "an unfinished pipe is drained first");
         let limit = limit.min(CAPACITY as u64) as usize;
         loop {
-            ready!(from.poll_readable(cx));
+            ready!(from.source().poll_readable_in_place(cx));
             let Ok(pipe) = self.pipe.take().map_or_else(borrow_pipe, Ok) else {
                 return Poll::Ready(Ok(Filled::Unsupported));
             };
+            if let Some(outcome) = take_received(from, &pipe, limit) {
+                match outcome {
+                    Ok(n) if n != 0 => {
+                        self.pipe = Some(pipe);
+                        self.held = n;
+                        self.plenty = false;
+                        return Poll::Ready(Ok(Filled::Bytes(n)));
+                    }
+                    outcome => {
+                        return_pipe(pipe);
+                        return Poll::Ready(outcome.map(|_| Filled::End));
+                    }
+                }
+            }
             match splice(from, None, &pipe.input, None, limit, SpliceFlags::NONBLOCK) {
                 Ok(0) => {
                     return_pipe(pipe);
@@ -187,6 +203,23 @@ impl Splicer {
         }
         return_pipe(pipe);
         Ok(())
+    }
+}
+
+/// Writes what the driver received ahead to an empty pipe, which has room for it.
+fn take_received(from: &Stream, pipe: &Pipe, limit: usize) -> Option<io::Result<usize>> {
+    if !from.source().has_received() {
+        return None;
+    }
+    let mut block = Block::lend(limit.min(AHEAD));
+    let wanted = limit.min(block.capacity());
+    match from.source().received(&mut block.spare()[..wanted])? {
+        Ok(0) => Some(Ok(0)),
+        Ok(n) => {
+            block.advance(n);
+            Some(rustix::io::write(&pipe.input, block.filled()).map_err(io::Error::from))
+        }
+        Err(error) => Some(Err(error)),
     }
 }
 

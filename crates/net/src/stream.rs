@@ -4,6 +4,9 @@
 //! short transfer clear the direction's readiness, and the next call waits without asking the
 //! kernel. A short read keeps it when the peer has hung up, for then the end of the stream is
 //! still to be read and no event will announce it.
+//!
+//! A driver may receive before it is asked to and send after it was asked to (`system::driver`,
+//! `ahead.rs`). So what was received ahead is read first, and closing is the source's work.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -31,9 +34,9 @@ pub enum Push {
 ///
 /// One task may wait to read and one to write (they may be the same).
 pub struct Stream {
-    /// Before the descriptor: a source ends before its descriptor is closed.
     source: Source,
-    fd: OwnedFd,
+    /// Present until the stream is dropped or given away.
+    fd: Option<OwnedFd>,
 }
 
 const _: () = assert!(size_of::<Stream>() == 8);
@@ -48,11 +51,11 @@ impl Stream {
     /// # Errors
     /// As [`Source::new`].
     pub fn new(fd: OwnedFd, established: bool) -> io::Result<Stream> {
-        let source = Source::new(fd.as_fd(), Interest::BOTH.closing())?;
+        let source = Source::new(fd.as_fd(), Interest::BOTH.closing().stream())?;
         if established {
             source.assume_ready();
         }
-        Ok(Stream { source, fd })
+        Ok(Stream { source, fd: Some(fd) })
     }
 
     /// Ready when a read may make progress.
@@ -126,13 +129,40 @@ impl Stream {
         }
     }
 
-    /// One receive. `None`: nothing there, wait again.
+    /// What was received ahead, or one receive. `None`: nothing there, wait again.
     #[inline(always)]
     fn receive(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
         debug_assert!(!buffer.is_empty(), "an empty read looks like the end of the stream");
-        match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+        match self.source.received(buffer) {
+            None => self.receive_now(buffer),
+            Some(Ok(n)) if n != 0 && n < buffer.len() => Some(Ok(self.receive_more(buffer, n))),
+            outcome => outcome,
+        }
+    }
+
+    /// Adds to the `n` bytes that were received ahead what the socket still has.
+    #[inline]
+    fn receive_more(&self, buffer: &mut [u8], n: usize) -> usize {
+        if !self.source.has_more() {
+            return n;
+        }
+        match self.receive_now(&mut buffer[n..]) {
+            Some(Ok(more)) => n + more,
+            Some(Err(error)) => {
+                self.source.put_back(&error);
+                n
+            }
+            None => n,
+        }
+    }
+
+    #[inline(always)]
+    fn receive_now(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        match rustix::net::recv(self, &mut *buffer, RecvFlags::empty()) {
             Ok((n, _)) => {
-                if n != 0 && n < buffer.len() {
+                if n == 0 {
+                    self.source.note_end();
+                } else if n < buffer.len() {
                     self.source.note_short_read();
                 }
                 Some(Ok(n))
@@ -160,6 +190,9 @@ impl Stream {
         bytes: &[u8],
         push: Push,
     ) -> Poll<io::Result<usize>> {
+        if let Some(outcome) = ready!(self.poll_send_behind(cx, &[IoSlice::new(bytes)], push)) {
+            return Poll::Ready(outcome);
+        }
         self.poll_output(cx, Some(bytes.len()), |fd| rustix::net::send(fd, bytes, flags(push)))
     }
 
@@ -181,10 +214,36 @@ impl Stream {
         slices: &[IoSlice<'_>],
         push: Push,
     ) -> Poll<io::Result<usize>> {
+        if let Some(outcome) = ready!(self.poll_send_behind(cx, slices, push)) {
+            return Poll::Ready(outcome);
+        }
         let length = slices.iter().map(|slice| slice.len()).sum();
         self.poll_output(cx, Some(length), |fd| {
             rustix::net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags(push))
         })
+    }
+
+    /// Hands the bytes to the driver, if it takes them. What is followed by more at once it does
+    /// not get: the next call would have to wait for it.
+    #[inline(always)]
+    fn poll_send_behind(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        push: Push,
+    ) -> Poll<Option<io::Result<usize>>> {
+        if !self.source.sends_behind() || push == Push::More {
+            return Poll::Ready(None);
+        }
+        ready!(self.source.poll_writable(cx));
+        Poll::Ready(self.source.send_behind(slices))
+    }
+
+    /// Ready when the kernel has all that was written: what a write returned may still be the
+    /// driver's. Failures count as sent; the next call tells them.
+    #[inline]
+    pub fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_sent(cx)
     }
 
     /// Sends up to `length` bytes of a file from `offset`, without copying them through the
@@ -218,7 +277,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_writable(cx));
-            match call(self.fd.as_fd()) {
+            match call(self.as_fd()) {
                 Ok(n) => {
                     if wanted.is_some_and(|wanted| n < wanted) {
                         self.source.clear_writable();
@@ -256,6 +315,9 @@ impl Stream {
 
     /// Tells the peer that nothing more will be written.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        if self.source.shut_behind() {
+            return Ok(());
+        }
         socket::shutdown(self.as_fd(), socket::Direction::Write)
     }
 
@@ -271,6 +333,7 @@ impl Stream {
 
     /// Makes closing reset the connection and drop what is unsent (`SO_LINGER` 0).
     pub fn reset_on_close(&self) -> Result<(), SocketError> {
+        self.source.drop_unsent();
         socket::set_linger(self.as_fd(), Some(Duration::ZERO))
     }
 
@@ -280,17 +343,29 @@ impl Stream {
         Ok(pending.map(|errno| io::Error::from_raw_os_error(errno.0)))
     }
 
-    /// Gives the socket away, unwatched.
-    pub fn into_fd(self) -> OwnedFd {
-        self.source.into_unwatched();
-        self.fd
+    /// Gives the socket away, unwatched. What nobody has read yet may be lost.
+    pub fn into_fd(mut self) -> OwnedFd {
+        self.source.unwatch();
+        self.fd.take().expect(OPEN)
     }
 }
+
+impl Drop for Stream {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            self.source.close(fd);
+        }
+    }
+}
+
+/// Why the descriptor is there: only `into_fd` and `drop` take it, and nothing comes after them.
+const OPEN: &str = "a stream is open until it is dropped";
 
 impl AsFd for Stream {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.fd.as_ref().expect(OPEN).as_fd()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{ConnectOptions, connect, timeout};
 
 /// Runs a test under each kernel interface; none may take longer than five seconds.
 pub(crate) fn on_each<F: Future<Output = ()>>(main: impl Fn() -> F) {
-    for kind in [Kind::Epoll, Kind::Poll, Kind::Select] {
+    for kind in [Kind::Epoll, Kind::Poll, Kind::Select, Kind::IoUring] {
         start(Settings { kind, events: 16 }).unwrap();
         block_on(async {
             let done = timeout(5_000, main()).await;

@@ -11,8 +11,9 @@
 //!
 //! What is left out: sockets, buffers and everything that reads or writes (crate `net`).
 //! Read next: `driver/task.rs` (executor), `driver/io.rs` (sources), `driver/timer.rs`, then one
-//! file per kernel interface: `epoll.rs`, `poll.rs`, `select.rs`.
+//! file per kernel interface: `epoll.rs`, `poll.rs`, `select.rs`, and `uring.rs` with `ahead.rs`.
 
+mod ahead;
 mod epoll;
 mod io;
 mod poll;
@@ -20,6 +21,7 @@ mod select;
 mod state;
 mod task;
 mod timer;
+mod uring;
 mod waiter;
 
 use std::future::Future;
@@ -33,7 +35,7 @@ pub use timer::Timer;
 
 /// The kernel interface that reports readiness (`events { use ...; }`).
 ///
-/// An io_uring driver can join behind the same face; callers must not match exhaustively.
+/// Others may join behind the same face; callers must not match exhaustively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -43,6 +45,9 @@ pub enum Kind {
     Poll,
     /// select(2): as poll, and only descriptors below 1024.
     Select,
+    /// io_uring(7): receives and small sends are handed over in batches. Not every kernel and
+    /// not every sandbox has it.
+    IoUring,
 }
 
 /// How a worker's driver is made.

@@ -13,6 +13,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
+use super::ahead;
 use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
@@ -39,32 +40,89 @@ impl Interest {
     pub const fn closing(self) -> Interest {
         Interest(self.0 | CLOSING)
     }
+
+    /// Whoever reads takes [`Source::received`] first, and gives the descriptor to
+    /// [`Source::close`] in the end. In return a driver may receive before it is asked to.
+    #[must_use]
+    pub const fn stream(self) -> Interest {
+        Interest(self.0 | STREAM)
+    }
 }
 
 const READ: u32 = 1;
 const WRITE: u32 = 1 << 1;
-const ACCEPT: u32 = 1 << 2;
-const CLOSING: u32 = 1 << 3;
-const READABLE: u32 = 1 << 4;
-const WRITABLE: u32 = 1 << 5;
-const HUNG: u32 = 1 << 6;
+pub(super) const ACCEPT: u32 = 1 << 2;
+pub(super) const CLOSING: u32 = 1 << 3;
+pub(super) const READABLE: u32 = 1 << 4;
+pub(super) const WRITABLE: u32 = 1 << 5;
+pub(super) const HUNG: u32 = 1 << 6;
 /// The kernel does not watch it at present: paused by its owner.
-const PAUSED: u32 = 1 << 7;
+pub(super) const PAUSED: u32 = 1 << 7;
 /// The kernel does not watch it at present: a listener reported with nobody waiting.
 const PARKED: u32 = 1 << 8;
 const FREE: u32 = 1 << 9;
+/// A stream socket that only its source reads and writes: see `ahead.rs`. The flags below are of
+/// the io_uring driver.
+pub(super) const STREAM: u32 = 1 << 10;
+/// A receive is under way. It and `READABLE` exclude each other, so that bytes stay in order.
+pub(super) const RECEIVING: u32 = 1 << 11;
+/// A receive has ended, and what it brought is not read yet.
+pub(super) const STASHED: u32 = 1 << 12;
+/// The stream has ended.
+pub(super) const ENDED: u32 = 1 << 13;
+/// A send is under way. It and `WRITABLE` exclude each other, for the same reason.
+pub(super) const SENDING: u32 = 1 << 14;
+/// A send has failed, and nobody was told yet.
+pub(super) const SEND_FAILED: u32 = 1 << 15;
+/// The writing side is to be shut down after the send.
+pub(super) const SHUT: u32 = 1 << 16;
+/// Polls under way.
+pub(super) const POLLING_READ: u32 = 1 << 17;
+pub(super) const POLLING_WRITE: u32 = 1 << 18;
+pub(super) const POLLING_HANG: u32 = 1 << 19;
+/// Reading was not tried yet, and is worth it.
+pub(super) const FRESH: u32 = 1 << 20;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
-    flags: u32,
+    pub(super) flags: u32,
     /// Who waits to read; for a free slot the next free index.
-    reader: u32,
-    writer: u32,
+    pub(super) reader: u32,
+    pub(super) writer: u32,
     /// Tells events of a former source of this slot from those of the present one.
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 const _: () = assert!(size_of::<IoSlot>() <= 24);
+
+/// What a task waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Something to read; receiving ahead is welcome.
+    Read,
+    /// Something to read, which must stay where it is.
+    Look,
+    Write,
+    /// The peer to close its side.
+    Hang,
+}
+
+impl IoSlot {
+    /// Where who waits for it is noted.
+    #[inline(always)]
+    fn place(&mut self, want: Want) -> &mut u32 {
+        if want == Want::Write { &mut self.writer } else { &mut self.reader }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.flags & PAUSED != 0
+    }
+
+    /// Other processes watch it too, and one of them is enough.
+    pub(super) fn is_shared(&self) -> bool {
+        self.flags & ACCEPT != 0
+    }
+}
 
 /// What the kernel said about a descriptor.
 #[derive(Clone, Copy, Default)]
@@ -92,6 +150,20 @@ pub(super) struct Ios {
 impl Ios {
     pub(super) const fn new() -> Ios {
         Ios { slots: Vec::new(), free: NONE, live: 0 }
+    }
+
+    #[inline]
+    pub(super) fn at(&mut self, index: u32) -> Option<&mut IoSlot> {
+        self.slots.get_mut(index as usize)
+    }
+
+    /// The source at `index`, if the lower 24 bits of its generation are these.
+    #[inline]
+    pub(super) fn current(&mut self, index: u32, generation: u32) -> Option<&mut IoSlot> {
+        let same = |slot: &&mut IoSlot| {
+            slot.flags & FREE == 0 && slot.generation & 0xff_ffff == generation
+        };
+        self.slots.get_mut(index as usize).filter(same)
     }
 
     pub(super) fn live(&self) -> usize {
@@ -157,11 +229,15 @@ pub(super) fn note(s: &mut State, index: u32, event: Event) {
     }
     let (mut reader, mut writer) = (NONE, NONE);
     if event.readable || event.hung {
-        slot.flags |= READABLE;
+        if slot.flags & RECEIVING == 0 {
+            slot.flags |= READABLE;
+        }
         reader = mem::replace(&mut slot.reader, NONE);
     }
     if event.writable || event.hung {
-        slot.flags |= WRITABLE;
+        if slot.flags & SENDING == 0 {
+            slot.flags |= WRITABLE;
+        }
         writer = mem::replace(&mut slot.writer, NONE);
     }
     waiter::wake_slot(s, reader);
@@ -196,7 +272,7 @@ fn key(index: u32, generation: u32) -> u64 {
 /// Has the kernel watch the slot's descriptor. Level-triggered drivers choose every turn.
 fn watch(s: &mut State, index: u32) -> io::Result<()> {
     let slot = &s.ios.slots[index as usize];
-    match &s.backend {
+    match &mut s.backend {
         Backend::Epoll(epoll) => {
             let key = key(index, slot.generation);
             let f = slot.flags;
@@ -204,6 +280,7 @@ fn watch(s: &mut State, index: u32) -> io::Result<()> {
         }
         Backend::Poll(_) => Ok(()),
         Backend::Select(set) => set.admit(slot.fd),
+        Backend::Uring(_) => Ok(()),
         Backend::None => Err(io::Error::other("the event loop of this thread was not started")),
     }
 }
@@ -236,6 +313,9 @@ impl Source {
     pub fn new(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
         let index = with(|s| {
             let index = s.ios.insert(fd.as_raw_fd(), interest.0);
+            if let Backend::Uring(uring) = &mut s.backend {
+                uring.admit(index);
+            }
             watch(s, index).inspect_err(|_| s.ios.remove(index)).map(|()| index)
         })?;
         Ok(Source { index, here: PhantomData })
@@ -244,19 +324,24 @@ impl Source {
     /// Counts both directions as ready, so that the caller tries before it waits: right after
     /// accept a request is often there, and there is always room to write.
     pub fn assume_ready(&self) {
-        self.update(|flags| flags | READABLE | WRITABLE);
+        with(|s| {
+            let slot = &mut s.ios.slots[self.index as usize];
+            // Where waiting is receiving, that is the try.
+            let ahead = matches!(s.backend, Backend::Uring(_)) && slot.flags & STREAM != 0;
+            slot.flags |= if ahead { FRESH | WRITABLE } else { READABLE | WRITABLE };
+        });
     }
 
     /// Ready while reading may make progress.
     #[inline]
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_flag(cx, READABLE, |slot| &mut slot.reader)
+        self.poll_flag(cx, READABLE, Want::Read)
     }
 
     /// Ready while writing may make progress.
     #[inline]
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_flag(cx, WRITABLE, |slot| &mut slot.writer)
+        self.poll_flag(cx, WRITABLE, Want::Write)
     }
 
     /// Ready once the peer has closed its side or the connection failed. Unread data may still
@@ -272,7 +357,7 @@ impl Source {
                 look_ahead(&mut s.ios.slots[self.index as usize]);
             }
         });
-        self.poll_flag(cx, HUNG, |slot| &mut slot.reader)
+        self.poll_flag(cx, HUNG, Want::Hang)
     }
 
     /// The caller met `EAGAIN`, or a read so short that nothing more can be there.
@@ -309,6 +394,7 @@ impl Source {
             let fd = slot.fd;
             if watched {
                 unwatch(s, fd);
+                ahead::end(s, self.index);
             }
         });
     }
@@ -323,7 +409,11 @@ impl Source {
                 return Ok(());
             }
             watch(s, self.index)?;
-            s.ios.slots[self.index as usize].flags &= !PAUSED;
+            let slot = &mut s.ios.slots[self.index as usize];
+            slot.flags &= !PAUSED;
+            if slot.reader != NONE {
+                ahead::start(s, self.index, Want::Read);
+            }
             Ok(())
         })
     }
@@ -348,9 +438,18 @@ impl Source {
     }
 
     /// Ends the watch with the kernel although the source was made `closing`: for an owner that
-    /// gives the descriptor away instead of closing it.
-    pub fn into_unwatched(self) {
+    /// gives the descriptor away instead of closing it, and drops the source at once.
+    ///
+    /// What was received ahead is lost: nobody may have waited to read since the last read.
+    pub fn unwatch(&self) {
         self.update(|flags| flags & !CLOSING);
+        with(|s| {
+            ahead::end(s, self.index);
+            // Before the number of the descriptor means something else.
+            if let Backend::Uring(uring) = &mut s.backend {
+                uring.submit();
+            }
+        });
     }
 
     #[inline]
@@ -361,13 +460,13 @@ impl Source {
         });
     }
 
+    #[inline]
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
     #[inline(always)]
-    fn poll_flag(
-        &self,
-        cx: &mut Context<'_>,
-        flag: u32,
-        place: fn(&mut IoSlot) -> &mut u32,
-    ) -> Poll<()> {
+    pub(super) fn poll_flag(&self, cx: &mut Context<'_>, flag: u32, want: Want) -> Poll<()> {
         let index = self.index as usize;
         let id = waiter::native(cx.waker());
         let answer = with(|s| {
@@ -382,17 +481,18 @@ impl Source {
             if slot.flags & PARKED != 0 {
                 unpark(s, self.index);
             }
+            ahead::start(s, self.index, want);
             if id == NONE {
                 return Answer::Foreign;
             }
-            Answer::Waiting(waiter::put(&mut s.foreign, place(&mut s.ios.slots[index]), id))
+            Answer::Waiting(waiter::put(&mut s.foreign, s.ios.slots[index].place(want), id))
         });
         match answer {
             Answer::Ready => return Poll::Ready(()),
             Answer::Waiting(old) => drop(old),
             Answer::Tired => super::task::defer(cx),
             Answer::Foreign => {
-                waiter::put_foreign(cx.waker(), |s| Some(place(&mut s.ios.slots[index])));
+                waiter::put_foreign(cx.waker(), |s| Some(s.ios.slots[index].place(want)));
             }
         }
         Poll::Pending
@@ -441,6 +541,10 @@ impl Drop for Source {
             let writer = waiter::put(&mut s.foreign, &mut slot.writer, NONE);
             if watched {
                 unwatch(s, fd);
+            }
+            ahead::end(s, self.index);
+            if let Backend::Uring(uring) = &mut s.backend {
+                uring.forget_unread(self.index);
             }
             s.ios.remove(self.index);
             (reader, writer)

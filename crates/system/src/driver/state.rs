@@ -16,6 +16,7 @@ use super::poll::PollSet;
 use super::select::SelectSet;
 use super::task::Tasks;
 use super::timer::Timers;
+use super::uring::Uring;
 use super::waiter::Foreign;
 use super::{Kind, Settings};
 
@@ -25,6 +26,7 @@ pub(super) enum Backend {
     Epoll(Epoll),
     Poll(PollSet),
     Select(SelectSet),
+    Uring(Box<Uring>),
 }
 
 pub(super) struct State {
@@ -105,7 +107,7 @@ pub(super) fn with<R>(f: impl FnOnce(&mut State) -> R) -> R {
 ///
 /// # Errors
 /// `AlreadyExists` while this process's own driver still has tasks, sources or timers;
-/// otherwise what `epoll_create1(2)` answers.
+/// otherwise what `epoll_create1(2)` or `io_uring_setup(2)` answers.
 pub fn start(settings: Settings) -> io::Result<()> {
     let pid = std::process::id();
     let busy = with(|s| (s.pid == pid || s.pid == 0) && !s.is_idle());
@@ -119,6 +121,7 @@ pub fn start(settings: Settings) -> io::Result<()> {
         Kind::Epoll => Backend::Epoll(Epoll::new(settings.events)?),
         Kind::Poll => Backend::Poll(PollSet::new()),
         Kind::Select => Backend::Select(SelectSet::new()),
+        Kind::IoUring => Backend::Uring(Box::new(Uring::new()?)),
     };
     let old = replace(State { backend, pid, now_ms: monotonic_ms(), ..State::new() });
     discard(old, pid);
@@ -149,7 +152,9 @@ fn discard(mut old: State, pid: u32) {
     if old.pid == pid {
         return;
     }
-    old.backend = Backend::None;
+    if let Backend::Uring(uring) = std::mem::replace(&mut old.backend, Backend::None) {
+        uring.abandon();
+    }
     std::mem::forget(old);
 }
 
@@ -198,6 +203,7 @@ pub fn memory() -> usize {
             Backend::Epoll(epoll) => epoll.memory(),
             Backend::Poll(set) => set.memory(),
             Backend::Select(set) => set.memory(),
+            Backend::Uring(uring) => uring.memory(),
         };
         backend + s.tasks.memory() + s.ios.memory() + s.timers.memory() + s.foreign.memory()
     })

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use super::state::{Backend, State, with};
 use super::waiter::{self, task_of, wake_foreign};
-use super::{epoll, poll, select};
+use super::{epoll, poll, select, uring};
 
 /// I/O operations that one poll of a task may do before it yields.
 pub(super) const BUDGET: u32 = 64;
@@ -263,6 +263,7 @@ impl Drop for EndOfLoop {
             }
         }
         with(|s| {
+            uring::flush(s);
             s.tasks.ready.clear();
             s.tasks.deferred.clear();
         });
@@ -318,6 +319,7 @@ fn turn() {
             Backend::Epoll(_) => epoll::wait(s, timeout),
             Backend::Poll(_) => poll::wait(s, timeout),
             Backend::Select(_) => select::wait(s, timeout),
+            Backend::Uring(_) => uring::wait(s, timeout),
             Backend::None => s.refresh_clock(),
         }
         expire(s);

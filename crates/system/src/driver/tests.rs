@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use super::*;
 
-const KINDS: [Kind; 3] = [Kind::Epoll, Kind::Poll, Kind::Select];
+const KINDS: [Kind; 4] = [Kind::Epoll, Kind::Poll, Kind::Select, Kind::IoUring];
 
 /// Runs `main` under every kernel interface; each must finish within five seconds of the loop.
 fn on_each<F: Future<Output = ()>>(main: impl Fn(Kind) -> F) {

@@ -1,0 +1,249 @@
+//! What a driver does for a stream beyond readiness: it receives ahead and sends behind.
+//!
+//! With io_uring a wait to read is a receive already, and a small write is handed over and counts
+//! as written. With the other drivers all this is the absence of flags: nothing was received
+//! ahead, everything written is sent.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use super::io::{
+    ENDED, FRESH, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
+    SEND_FAILED, SENDING, SHUT, STASHED, STREAM, Source, WRITABLE, Want,
+};
+use super::state::{Backend, State, with};
+
+/// Bytes above which a write is left to the caller's own call: copying them costs more.
+const BEHIND: usize = 4 << 10;
+
+impl Source {
+    /// As [`poll_readable`](Source::poll_readable), without receiving ahead: for a caller that is
+    /// going to move bytes by another call. What was received ahead already comes first.
+    #[inline]
+    pub fn poll_readable_in_place(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flag(cx, READABLE, Want::Look)
+    }
+
+    /// Reads what was received ahead. `None`: nothing was, so the caller may receive by itself.
+    ///
+    /// # Errors
+    /// What the receive met.
+    #[inline(always)]
+    pub fn received(&self, into: &mut [u8]) -> Option<io::Result<usize>> {
+        with(|s| {
+            if s.ios.at(self.index())?.flags & STASHED == 0 {
+                return None;
+            }
+            take(s, self.index(), into)
+        })
+    }
+
+    /// Whether something was received ahead.
+    #[inline]
+    pub fn has_received(&self) -> bool {
+        with(|s| s.ios.at(self.index()).is_some_and(|slot| slot.flags & STASHED != 0))
+    }
+
+    /// Whether the socket may have more than what was received ahead and read by now.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        with(|s| {
+            s.ios.at(self.index()).is_some_and(|slot| slot.flags & (STASHED | READABLE) == READABLE)
+        })
+    }
+
+    /// The caller's own receive met the end of the stream.
+    #[inline]
+    pub fn note_end(&self) {
+        with(|s| {
+            if let Some(slot) = s.ios.at(self.index()) {
+                slot.flags |= HUNG;
+            }
+        });
+    }
+
+    /// Whether [`send_behind`](Source::send_behind) may take anything.
+    #[inline(always)]
+    pub fn sends_behind(&self) -> bool {
+        with(|s| matches!(s.backend, Backend::Uring(_)))
+    }
+
+    /// Keeps an error of the caller's own receive for the next read.
+    #[cold]
+    pub fn put_back(&self, error: &io::Error) {
+        let Some(errno) = error.raw_os_error() else { return };
+        with(|s| {
+            if let Backend::Uring(uring) = &mut s.backend
+                && let Some(slot) = s.ios.at(self.index())
+            {
+                slot.flags |= STASHED | READABLE;
+                uring.lane(self.index()).receive_errno = errno as u16;
+            }
+        });
+    }
+
+    /// Takes a copy of `parts` to be sent soon, if they are few: then they count as written. The
+    /// caller has found the source writable, and finds it so again when they are sent. `None`:
+    /// the caller sends by itself.
+    ///
+    /// # Errors
+    /// Of the send before this one.
+    #[inline]
+    pub fn send_behind(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        with(|s| {
+            let Backend::Uring(uring) = &mut s.backend else { return None };
+            let slot = s.ios.at(self.index())?;
+            if slot.flags & SEND_FAILED != 0 {
+                slot.flags &= !SEND_FAILED;
+                let errno = std::mem::take(&mut uring.lane(self.index()).send_errno);
+                // The end of the stream may have told it.
+                return (errno != 0).then(|| Err(failure(errno)));
+            }
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            // After a hang-up the own call tells at once what became of the connection.
+            if slot.flags & (STREAM | WRITABLE | HUNG) != STREAM | WRITABLE
+                || length == 0
+                || length > BEHIND
+            {
+                return None;
+            }
+            slot.flags = slot.flags & !WRITABLE | SENDING;
+            let (fd, generation) = (slot.fd, slot.generation);
+            uring.send(fd, parts, self.index(), generation);
+            Some(Ok(length))
+        })
+    }
+
+    /// Ready when the kernel has all that was written.
+    #[inline]
+    pub fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let sending =
+            with(|s| s.ios.at(self.index()).is_some_and(|slot| slot.flags & SENDING != 0));
+        if sending { self.poll_writable(cx) } else { Poll::Ready(()) }
+    }
+
+    /// Has the writing side shut down after what is being sent; false when nothing is, and the
+    /// caller does it.
+    pub fn shut_behind(&self) -> bool {
+        with(|s| {
+            let Some(slot) = s.ios.at(self.index()) else { return false };
+            let sending = slot.flags & SENDING != 0;
+            if sending {
+                slot.flags |= SHUT;
+            }
+            sending
+        })
+    }
+
+    /// Drops what is being sent, as far as the kernel has not taken it.
+    pub fn drop_unsent(&self) {
+        with(|s| {
+            if let Backend::Uring(uring) = &mut s.backend
+                && let Some(slot) = s.ios.at(self.index())
+                && slot.flags & SENDING != 0
+            {
+                uring.cancel_send(self.index());
+            }
+        });
+    }
+
+    /// Closes the descriptor of the source, which is to be dropped then. What is being sent is
+    /// sent first.
+    #[inline]
+    pub fn close(&self, fd: OwnedFd) {
+        let rest = with(|s| {
+            let Backend::Uring(uring) = &mut s.backend else { return Some(fd) };
+            let Some(slot) = s.ios.at(self.index()) else { return Some(fd) };
+            let (flags, generation) = (slot.flags, slot.generation);
+            uring.cancel_waits(flags, self.index(), generation);
+            slot.flags &= !WAITS;
+            if flags & SENDING != 0 {
+                uring.orphan(self.index(), s.now_ms);
+            }
+            uring.close(fd);
+            None
+        });
+        drop(rest);
+    }
+}
+
+/// Operations that wait for something.
+pub(super) const WAITS: u32 = RECEIVING | POLLING_READ | POLLING_WRITE | POLLING_HANG;
+
+fn failure(errno: u16) -> io::Error {
+    io::Error::from_raw_os_error(i32::from(errno))
+}
+
+#[inline]
+fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>> {
+    let Backend::Uring(uring) = &mut s.backend else { return None };
+    let slot = s.ios.at(index)?;
+    let (n, left) = uring.take(index, into);
+    if left {
+        return Some(Ok(n));
+    }
+    let lane = uring.lane(index);
+    if n == 0 && lane.receive_errno == 0 && slot.flags & ENDED != 0 {
+        return Some(Ok(0));
+    }
+    let errno = if n == 0 { std::mem::take(&mut lane.receive_errno) } else { 0 };
+    if lane.receive_errno == 0 && slot.flags & ENDED == 0 {
+        slot.flags &= !STASHED;
+        // After more than fitted, and after a hang-up, a call of the caller's own finds the rest.
+        if !lane.more && slot.flags & HUNG == 0 {
+            slot.flags &= !READABLE;
+        }
+        lane.more = false;
+    }
+    match (n, errno) {
+        (0, 0) => None,
+        (0, errno) => Some(Err(failure(errno))),
+        _ => Some(Ok(n)),
+    }
+}
+
+/// Starts what tells a task when it is worth another try. Drivers that only look at those who
+/// wait, or at all sources anyway, need no start.
+#[inline]
+pub(super) fn start(s: &mut State, index: u32, want: Want) {
+    let Backend::Uring(uring) = &mut s.backend else { return };
+    let Some(slot) = s.ios.at(index) else { return };
+    let (fd, generation, flags) = (slot.fd, slot.generation, slot.flags);
+    if slot.is_paused() {
+        return;
+    }
+    let want = match want {
+        // Data that nobody has read yet says nothing about the end.
+        Want::Hang if flags & (STASHED | READABLE) == 0 && flags & STREAM != 0 => Want::Read,
+        want => want,
+    };
+    match want {
+        Want::Read | Want::Look if flags & (RECEIVING | POLLING_READ) != 0 => {}
+        Want::Read if flags & STREAM != 0 => {
+            slot.flags = slot.flags & !FRESH | RECEIVING;
+            uring.receive(fd, index, generation, flags & FRESH == 0);
+        }
+        Want::Read | Want::Look => {
+            slot.flags |= POLLING_READ;
+            uring.poll_read(fd, index, generation, slot.is_shared());
+        }
+        Want::Write if flags & (SENDING | POLLING_WRITE) == 0 => {
+            slot.flags |= POLLING_WRITE;
+            uring.poll_write(fd, index, generation);
+        }
+        Want::Hang if flags & POLLING_HANG == 0 => {
+            slot.flags |= POLLING_HANG;
+            uring.poll_hang(fd, index, generation);
+        }
+        Want::Write | Want::Hang => {}
+    }
+}
+
+/// Ends what was started for a source that pauses or goes away.
+pub(super) fn end(s: &mut State, index: u32) {
+    let Backend::Uring(uring) = &mut s.backend else { return };
+    let Some(slot) = s.ios.at(index) else { return };
+    uring.cancel_waits(slot.flags, index, slot.generation);
+    slot.flags &= !WAITS;
+}
