@@ -3,6 +3,7 @@
 //! The arrays are as long as the kind of block says; the group uses the beginning of each. Memory
 //! of a zone that nobody touches costs nothing, so a block may be far larger than its group.
 
+use crate::checks::Checks;
 use crate::heap::Slot;
 use crate::peer::Peer;
 use crate::state::{Class, Head, Memory, PeerIndex, State};
@@ -28,6 +29,7 @@ macro_rules! blocks {
                 head: Head,
                 peers: [Peer; $room],
                 times: [Times; $room],
+                checks: [Checks; $room],
                 positions: [u32; $room],
                 slots: [Slot; $room],
                 classes: [Class; $room],
@@ -48,6 +50,7 @@ macro_rules! blocks {
                 self.head = *from.head;
                 self.peers[..count].copy_from_slice(from.peers);
                 self.times[..count].copy_from_slice(from.times);
+                self.checks[..count].copy_from_slice(from.checks);
                 self.positions[..count].copy_from_slice(from.positions);
                 self.slots[..count].copy_from_slice(from.slots);
                 self.classes[..count].copy_from_slice(from.classes);
@@ -63,6 +66,7 @@ macro_rules! blocks {
                     head: &mut self.head,
                     peers: &mut self.peers[..count],
                     times: &mut self.times[..count],
+                    checks: &mut self.checks[..count],
                     positions: &mut self.positions[..count],
                     slots: &mut self.slots[..count],
                     classes: &mut self.classes[..count],

@@ -45,6 +45,7 @@ macro_rules! plain {
 mod ask;
 #[cfg(feature = "zone")]
 mod block;
+mod checks;
 pub mod hash;
 mod heap;
 mod index;
@@ -66,6 +67,7 @@ mod tried;
 pub use ask::{Ask, Key};
 #[cfg(feature = "zone")]
 pub use block::{Block, Block1k, Block16k, Block64, Block128k};
+pub use checks::{Checks, Health};
 pub use index::{Index, Members};
 pub use method::{METHODS, Method, method};
 pub use peer::{Peer, PeerOptions, Verdict};

@@ -3,6 +3,8 @@
 //! The rules are nginx's (`max_fails`, `fail_timeout`, `max_conns`, `down`); every algorithm
 //! shares them, none repeats them.
 
+use crate::checks::Health;
+
 /// What a configuration says of a peer.
 ///
 /// `fail_timeout` has the unit of the `now` that the caller passes to the state: nginx counts
@@ -43,6 +45,10 @@ impl Default for PeerOptions {
 /// Values of `Peer::down`.
 const DOWN: u8 = 1;
 const DRAINING: u8 = 2;
+
+/// Values of `Peer::health`.
+const ILL: u8 = 1;
+const AWAITED: u8 = 2;
 
 /// Where a peer stands in the indexes of its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -86,7 +92,8 @@ plain! {
         place: u8,
         /// Set for the length of a pick whose request tried this peer already.
         pub(crate) frozen: u8,
-        pub(crate) unused: u8,
+        /// 0, or what checks say against it.
+        health: u8,
     }
 }
 
@@ -144,7 +151,29 @@ impl Peer {
 
     /// Whether it takes part in picks as long as it is healthy and has room.
     pub(crate) fn is_in(&self) -> bool {
-        self.down == 0
+        self.down == 0 && self.health == 0
+    }
+
+    /// Whether not even clients that are bound to it may be sent to it.
+    pub(crate) fn is_barred(&self) -> bool {
+        self.is_down() || self.health != 0
+    }
+
+    /// What active checks say of it.
+    pub fn health(&self) -> Health {
+        match self.health {
+            0 => Health::Well,
+            ILL => Health::Ill,
+            _ => Health::Awaited,
+        }
+    }
+
+    pub(crate) fn set_health(&mut self, health: Health) {
+        self.health = match health {
+            Health::Well => 0,
+            Health::Ill => ILL,
+            Health::Awaited => AWAITED,
+        };
     }
 
     pub(crate) fn stand(&mut self, is_down: bool, is_draining: bool) {
@@ -153,7 +182,7 @@ impl Peer {
 
     /// Whether a client that is bound to it may be sent to it at `now`.
     pub(crate) fn is_usable_when_bound(&self, now: u64) -> bool {
-        !self.is_down() && !self.is_full() && !self.is_resting(now)
+        !self.is_barred() && !self.is_full() && !self.is_resting(now)
     }
 
     /// Which index it is in.
@@ -180,7 +209,7 @@ impl Peer {
 
     /// Whether only an event, not time, can make it usable.
     pub(crate) fn is_shut(&self) -> bool {
-        self.down != 0 || self.is_full()
+        !self.is_in() || self.is_full()
     }
 
     /// Whether it has as many requests as it may have.

@@ -7,6 +7,7 @@
 //! under a lock.
 
 use crate::ask::{Ask, Turn};
+use crate::checks::Checks;
 use crate::heap::Slot;
 use crate::index::Members;
 use crate::method::{self, METHODS, Method};
@@ -96,6 +97,7 @@ pub struct Memory {
     pub(crate) head: Head,
     pub(crate) peers: Box<[Peer]>,
     times: Box<[Times]>,
+    checks: Box<[Checks]>,
     positions: Box<[u32]>,
     slots: Box<[Slot]>,
     classes: Box<[Class]>,
@@ -109,6 +111,7 @@ pub struct State<'a> {
     pub(crate) head: &'a mut Head,
     pub(crate) peers: &'a mut [Peer],
     pub(crate) times: &'a mut [Times],
+    pub(crate) checks: &'a mut [Checks],
     /// By peer: its offset in the structure that `Peer::place` names.
     pub(crate) positions: &'a mut [u32],
     pub(crate) slots: &'a mut [Slot],
@@ -140,6 +143,7 @@ impl Memory {
             },
             peers: primaries.iter().chain(backups).map(Peer::new).collect(),
             times: vec![Times::default(); count].into(),
+            checks: vec![Checks::default(); count].into(),
             positions: vec![0; count].into(),
             slots: vec![Slot::default(); count].into(),
             classes: vec![Class::default(); count].into(),
@@ -158,6 +162,7 @@ impl Memory {
             head: &mut self.head,
             peers: &mut self.peers,
             times: &mut self.times,
+            checks: &mut self.checks,
             positions: &mut self.positions,
             slots: &mut self.slots,
             classes: &mut self.classes,
@@ -184,7 +189,7 @@ impl State<'_> {
         self.head.clock = self.head.clock.max(ask.now);
         if self.is_single() {
             let peer = &mut self.peers[0];
-            let bound = ask.bound.contains(&0) && !peer.is_down() && !peer.is_full();
+            let bound = ask.bound.contains(&0) && !peer.is_barred() && !peer.is_full();
             if peer.is_shut() && !bound {
                 return None;
             }
@@ -293,9 +298,14 @@ impl State<'_> {
     }
 
     fn stand(&mut self, peer: PeerIndex, down: bool, draining: bool) {
+        self.change(peer, |peer| peer.stand(down, draining));
+    }
+
+    /// Changes what keeps a peer out or in.
+    pub(crate) fn change(&mut self, peer: PeerIndex, change: impl FnOnce(&mut Peer)) {
         let Some(index) = self.known(peer) else { return };
         let before = self.peers[index].is_in();
-        self.peers[index].stand(down, draining);
+        change(&mut self.peers[index]);
         match (before, self.peers[index].is_in()) {
             (true, false) => self.head.up -= 1,
             (false, true) => self.head.up += 1,
