@@ -3,14 +3,14 @@
 use config::{AnyDirective, Args, Directive, Invalid, Scope, read};
 use http::compile::Compiler;
 use http::{Content, Exchange, LocationBuilder, Module, Step, Verdict};
-use rustix::fs::FileType;
 use rustix::io::Errno as Code;
 use session::contexts::{HTTP, LOCATION, SERVER};
 use session::log::{Bytes, Level};
+use system::opening::{Failure, Kind};
 use wire::http1::{Known, Method};
 
 use crate::gzip::{Conditions, Varies, tells_caches};
-use crate::static_files;
+use crate::{open_files, static_files};
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -96,31 +96,32 @@ impl GzipStatic {
         x.arena.copy(plain);
         x.arena.push(b".gz");
         let path = x.arena.since(mark);
-        let (file, stat) = match static_files::open(x.text(path)) {
+        let opened = match open_files::open(x, path) {
             Ok(opened) => opened,
-            Err((_, Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL)) => {
-                return Verdict::Next;
-            }
-            Err((call, code)) => {
+            Err(Failure {
+                code: Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL,
+                ..
+            }) => return Verdict::Next,
+            Err(failure) => {
                 // The plain file may still do: what went wrong is logged and not answered.
-                let _ = static_files::failed(x, call, path, code);
+                let _ = static_files::failed(x, failure, path);
                 return Verdict::Next;
             }
         };
         if self.conditions.is_some() {
             x.state_or_default::<Varies>();
         }
-        match FileType::from_raw_mode(stat.st_mode) {
+        match opened.about.kind {
             _ if !allowed => return Verdict::Next,
-            FileType::RegularFile => {}
-            FileType::Directory => return Verdict::Next,
-            _ => {
+            Kind::File => {}
+            Kind::Folder => return Verdict::Next,
+            Kind::Other => {
                 let shown = Bytes(x.text(path));
                 x.log_error(Level::Crit, format_args!("\"{shown}\" is not a regular file"));
                 return Verdict::Status(404);
             }
         }
-        static_files::respond(x, file, &stat);
+        static_files::respond(x, opened);
         let coding = x.arena.push(b"gzip");
         x.response.headers.push_known(Known::ContentEncoding, coding);
         Verdict::Answer

@@ -9,8 +9,10 @@ use session::log::{Bytes, Level};
 use session::text::Span;
 use session::variables::Template;
 use system::errno::Errno;
+use system::opening::{Failure, Kind};
 use wire::http1::Method;
 
+use crate::open_files;
 use crate::static_files::leaves_alias;
 
 /// The feature.
@@ -101,23 +103,27 @@ impl Index {
             }
             let folder = *folder.get_or_insert_with(|| http::files::path(x));
             let path = joined(x, folder, name);
-            match rustix::fs::stat(x.text(path)) {
+            match open_files::look(x, path) {
                 Ok(_) => {
                     let uri = joined(x, x.request.uri, name);
                     return Verdict::Internal { uri, args };
                 }
-                Err(Code::LOOP | Code::MLINK) => return Verdict::Status(403),
-                Err(code @ (Code::NOTDIR | Code::NAMETOOLONG | Code::ACCESS)) => {
+                Err(Failure { code: Code::LOOP | Code::MLINK, .. }) => {
+                    return Verdict::Status(403);
+                }
+                Err(Failure { code, .. })
+                    if matches!(code, Code::NOTDIR | Code::NAMETOOLONG | Code::ACCESS) =>
+                {
                     return Verdict::Status(missing(x, path, code));
                 }
-                Err(code) => {
+                Err(Failure { call, code }) => {
                     if !is_folder_tested && let Err(status) = test_folder(x, folder, path) {
                         return Verdict::Status(status);
                     }
                     is_folder_tested = true;
                     if code != Code::NOENT {
                         let (shown, errno) = (Bytes(x.text(path)), Errno::from(code));
-                        let message = format_args!("stat() \"{shown}\" failed ({errno})");
+                        let message = format_args!("{call} \"{shown}\" failed ({errno})");
                         x.log_error(Level::Crit, message);
                         return Verdict::Status(500);
                     }
@@ -137,23 +143,26 @@ fn joined(x: &mut Exchange, one: Span, other: Span) -> Span {
 
 /// Finds out, once no first file was found, whether the folder itself is there: a request for one
 /// that is not is answered with 404, not 403.
-fn test_folder(x: &Exchange, folder: Span, file: Span) -> Result<(), u16> {
-    let text = x.text(folder);
-    let bare = if text.len() > 1 { text.strip_suffix(b"/").unwrap_or(text) } else { text };
-    match rustix::fs::stat(bare) {
-        Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => Ok(()),
+fn test_folder(x: &mut Exchange, folder: Span, file: Span) -> Result<(), u16> {
+    let length = match x.text(folder) {
+        [_, .., b'/'] => folder.len as usize - 1,
+        text => text.len(),
+    };
+    let bare = folder.part(0, length);
+    match open_files::look(x, bare) {
+        Ok(about) if about.kind == Kind::Folder => Ok(()),
         Ok(_) => {
-            let shown = Bytes(bare);
+            let shown = Bytes(x.text(bare));
             x.log_error(Level::Alert, format_args!("\"{shown}\" is not a directory"));
             Err(500)
         }
-        Err(Code::LOOP | Code::MLINK) => Err(403),
-        Err(Code::NOENT) => Err(missing(x, file, Code::NOENT)),
+        Err(Failure { code: Code::LOOP | Code::MLINK, .. }) => Err(403),
+        Err(Failure { code: Code::NOENT, .. }) => Err(missing(x, file, Code::NOENT)),
         // The search for the file went further than this: it may be searched but not looked at.
-        Err(Code::ACCESS) => Ok(()),
-        Err(code) => {
-            let (shown, errno) = (Bytes(bare), Errno::from(code));
-            x.log_error(Level::Crit, format_args!("stat() \"{shown}\" failed ({errno})"));
+        Err(Failure { code: Code::ACCESS, .. }) => Ok(()),
+        Err(Failure { call, code }) => {
+            let (shown, errno) = (Bytes(x.text(bare)), Errno::from(code));
+            x.log_error(Level::Crit, format_args!("{call} \"{shown}\" failed ({errno})"));
             Err(500)
         }
     }

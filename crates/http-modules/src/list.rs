@@ -17,6 +17,9 @@ pub static MODULES: &[&Module] = &[
     &crate::secure_link::MODULE,
     // The client's address.
     &crate::realip::MODULE,
+    // How files are opened.
+    &crate::open_files::MODULE,
+    &crate::aio::MODULE,
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
@@ -42,6 +45,7 @@ pub static MODULES: &[&Module] = &[
     // what cannot bear a length.
     &crate::not_modified::MODULE,
     &crate::headers::MODULE,
+    &crate::userid::MODULE,
     &crate::gunzip::MODULE,
     &crate::sub_filter::MODULE,
     &crate::charset::MODULE,

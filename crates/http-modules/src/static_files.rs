@@ -9,16 +9,15 @@ use http::compile::Compiler;
 use http::settings::Alias;
 use http::{Body, Content, Exchange, LocationBuilder, Module, Step, Verdict};
 use net::{Data, FileRange};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Code;
 use session::log::{Bytes, Level};
 use session::text::Span;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use session::open_files::Opened;
 use system::errno::Errno;
+use system::opening::{Failure, Kind};
 use wire::http1::{Known, Method, escape};
 
-use crate::media_type;
+use crate::{media_type, open_files};
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -57,14 +56,14 @@ fn answer(x: &mut Exchange) -> Verdict {
     if leaves_alias(x) {
         return Verdict::Status(404);
     }
-    let (file, stat) = match open(x.text(path)) {
+    let opened = match open_files::open(x, path) {
         Ok(opened) => opened,
-        Err((call, code)) => return Verdict::Status(failed(x, call, path, code)),
+        Err(failure) => return Verdict::Status(failed(x, failure, path)),
     };
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {}
-        FileType::Directory => return redirect(x),
-        _ => {
+    match opened.about.kind {
+        Kind::File => {}
+        Kind::Folder => return redirect(x),
+        Kind::Other => {
             let shown = Bytes(x.text(path));
             x.log_error(Level::Crit, format_args!("\"{shown}\" is not a regular file"));
             return Verdict::Status(404);
@@ -73,7 +72,7 @@ fn answer(x: &mut Exchange) -> Verdict {
     if x.request.method == Method::Post {
         return Verdict::Status(405);
     }
-    respond(x, file, &stat);
+    respond(x, opened);
     Verdict::Answer
 }
 
@@ -92,16 +91,8 @@ pub(crate) fn leaves_alias(x: &Exchange) -> bool {
     climbs
 }
 
-/// Opens without waiting for the other end of a pipe; a folder may be opened too.
-pub(crate) fn open(path: &[u8]) -> Result<(OwnedFd, Stat), (&'static str, Code)> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|code| ("open()", code))?;
-    let stat = rustix::fs::fstat(&file).map_err(|code| ("fstat()", code))?;
-    Ok((file, stat))
-}
-
 /// Logs why a file cannot be read; the status that answers it.
-pub(crate) fn failed(x: &Exchange, call: &str, path: Span, code: Code) -> u16 {
+pub(crate) fn failed(x: &Exchange, Failure { call, code }: Failure, path: Span) -> u16 {
     let (level, status) = match code {
         // A path with a NUL inside names nothing: EINVAL.
         Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL => (Level::Error, 404),
@@ -138,9 +129,9 @@ fn redirect(x: &mut Exchange) -> Verdict {
     Verdict::Status(301)
 }
 
-pub(crate) fn respond(x: &mut Exchange, file: OwnedFd, stat: &Stat) {
-    let length = u64::try_from(stat.st_size).unwrap_or(0);
-    let changed = stat.st_mtime as u64;
+/// Answers with the whole of a file.
+pub(crate) fn respond(x: &mut Exchange, Opened { file, about }: Opened) {
+    let (length, changed) = (about.size, about.changed);
     if x.location.settings.etag {
         let tag = entity_tag(x, changed, length);
         x.response.headers.push_known(Known::Etag, tag);
@@ -151,9 +142,9 @@ pub(crate) fn respond(x: &mut Exchange, file: OwnedFd, stat: &Stat) {
     response.length = Some(length);
     response.last_modified = Some(changed);
     response.allow_ranges = true;
-    response.body = match length {
-        0 => Body::Empty,
-        _ => Body::Whole(Data::File(FileRange { file: Rc::new(file), offset: 0, length })),
+    response.body = match file {
+        Some(file) if length > 0 => Body::Whole(Data::File(FileRange { file, offset: 0, length })),
+        _ => Body::Empty,
     };
 }
 

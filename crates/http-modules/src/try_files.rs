@@ -5,13 +5,15 @@ use config::{AnyDirective, Args, Arity, Directive, Invalid, Scope, read};
 use http::compile::Compiler;
 use http::settings::Alias;
 use http::{Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
-use rustix::fs::FileType;
 use rustix::io::Errno as Code;
 use session::contexts::{LOCATION, SERVER};
 use session::log::{Bytes, Level};
 use session::text::Span;
 use session::variables::Template;
 use system::errno::Errno;
+use system::opening::{self, Failure};
+
+use crate::open_files;
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -186,17 +188,14 @@ fn elsewhere(x: &mut Exchange, place: &Template) -> Verdict {
 }
 
 impl Kind {
-    fn is(self, x: &Exchange, path: Span) -> bool {
-        match rustix::fs::stat(x.text(path)) {
-            Ok(stat) => {
-                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                is_folder == (self == Kind::Folder)
-            }
-            Err(code) => {
+    fn is(self, x: &mut Exchange, path: Span) -> bool {
+        match open_files::look(x, path) {
+            Ok(about) => (about.kind == opening::Kind::Folder) == (self == Kind::Folder),
+            Err(Failure { call, code }) => {
                 // A path with a NUL inside names nothing: EINVAL.
                 if !matches!(code, Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL) {
                     let (shown, errno) = (Bytes(x.text(path)), Errno::from(code));
-                    let message = format_args!("stat() \"{shown}\" failed ({errno})");
+                    let message = format_args!("{call} \"{shown}\" failed ({errno})");
                     x.log_error(Level::Crit, message);
                 }
                 false

@@ -7,6 +7,7 @@ use crate::directives::{self as d, LocationName, TempPath};
 use crate::error_page::ErrorPage;
 use crate::exchange::Exchange;
 use crate::http::{Endpoint, Http, Served};
+use crate::limit_except::LimitExcept;
 use crate::listen::Listen;
 use crate::location::{Location, LocationBuilder, Locations, Matching, Pattern};
 use crate::module::{Lifecycle, Module};
@@ -423,6 +424,7 @@ pub(crate) fn compile_location(
     }
     inner.link();
     builder.location.inner = inner;
+    builder.location.limit_except = LimitExcept::compile(c, scope, &builder.location);
     builder.finish()
 }
 

@@ -416,6 +416,12 @@ pub static MSIE_PADDING: Flag = flag("msie_padding", HSL)
     .text("Pads error pages to 512 bytes for MSIE and Chrome, which hide shorter ones.")
     .example("msie_padding off;");
 
+pub static MSIE_REFRESH: Flag = flag("msie_refresh", HSL)
+    .default("off")
+    .syntax("msie_refresh on | off;")
+    .text("Whether MSIE gets a page that sends it on in place of a redirect.")
+    .example("msie_refresh on;");
+
 pub static LOG_NOT_FOUND: Flag = flag("log_not_found", HSL)
     .default("on")
     .syntax("log_not_found on | off;")
@@ -484,6 +490,7 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &ROOT,
     &ALIAS,
     &INTERNAL,
+    &crate::limit_except::LIMIT_EXCEPT_BLOCK,
     &TYPES,
     &DEFAULT_TYPE,
     &ERROR_PAGE,
@@ -524,6 +531,7 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &PORT_IN_REDIRECT,
     &SERVER_NAME_IN_REDIRECT,
     &MSIE_PADDING,
+    &MSIE_REFRESH,
     &LOG_NOT_FOUND,
     &LOG_SUBREQUEST,
     &SATISFY,

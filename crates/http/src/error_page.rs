@@ -11,7 +11,7 @@ use net::Data;
 use session::text::Span;
 use session::variables::Template;
 use std::rc::Rc;
-use wire::http1::{Known, status};
+use wire::http1::{Known, escape, status};
 
 /// One `error_page`.
 pub struct ErrorPage {
@@ -95,7 +95,10 @@ pub(crate) fn redirect(x: &mut Exchange, code: u16) -> Option<Verdict> {
             for field in std::mem::take(&mut x.carried) {
                 x.response.headers.push(field);
             }
-            built_in(x, code);
+            match x.location.settings.msie_refresh && is_msie(x) {
+                true => refresh(x),
+                false => built_in(x, code),
+            }
             Verdict::Answer
         }
     })
@@ -108,6 +111,9 @@ pub(crate) fn ends_connection(code: u16) -> bool {
 
 /// Makes the built-in page for `code`; fields that are set already stay.
 pub fn built_in(x: &mut Exchange, code: u16) {
+    if matches!(code, 301 | 302) && x.location.settings.msie_refresh && is_msie(x) {
+        return refresh(x);
+    }
     let page = status::error_page(code);
     let shown = page.map_or(code, |page| page.status);
     x.response.status = x.status_override.take().unwrap_or(shown);
@@ -138,12 +144,34 @@ pub fn built_in(x: &mut Exchange, code: u16) {
     x.response.body = crate::body::Body::Whole(Data::from(text.into_bytes()));
 }
 
+/// A page that sends the browser on, in place of a redirect.
+fn refresh(x: &mut Exchange) {
+    let place = x.response.location.take().unwrap_or_default();
+    let mut text = b"<html><head><meta http-equiv=\"Refresh\" content=\"0; URL=".to_vec();
+    escape::escape_uri(x.text(place), escape::Escape::Refresh, &mut text);
+    text.extend_from_slice(b"\"></head><body></body></html>\r\n");
+    x.status_override = None;
+    x.response.status = 200;
+    x.response.allow_ranges = false;
+    x.response.last_modified = None;
+    x.response.headers.remove(Known::Etag);
+    x.response.length = Some(text.len() as u64);
+    x.response.content_type = Some(x.arena.push(b"text/html"));
+    x.response.body = crate::body::Body::Whole(Data::from(text));
+}
+
 const PADDING: &str = "<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
 
 /// MSIE and Chrome show pages of their own in place of short ones.
 fn wants_padding(x: &Exchange) -> bool {
-    let Some(agent) = x.request.headers.value(Known::UserAgent) else { return false };
-    let agent = x.text(agent);
-    let has = |word: &[u8]| agent.windows(word.len()).any(|part| part == word);
-    (has(b"MSIE ") && !has(b"Opera")) || has(b"Chrome/")
+    is_msie(x) || agent_has(x, b"Chrome/")
+}
+
+fn is_msie(x: &Exchange) -> bool {
+    agent_has(x, b"MSIE ") && !agent_has(x, b"Opera")
+}
+
+fn agent_has(x: &Exchange, word: &[u8]) -> bool {
+    let agent = x.request.headers.value(Known::UserAgent).map_or(&b""[..], |agent| x.text(agent));
+    agent.windows(word.len()).any(|part| part == word)
 }

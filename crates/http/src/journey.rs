@@ -8,6 +8,7 @@ use crate::exchange::{Exchange, MAX_REDIRECTS, Persistence, Request};
 use crate::head::{self, Fault, Head, NoHead};
 use crate::headers::{Headers, span};
 use crate::hold::hold;
+use crate::limit_except;
 use crate::location::{self, Found};
 use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
@@ -388,7 +389,7 @@ async fn named(x: &mut Exchange, name: &str) -> Verdict {
         x.log_error(Level::Error, format_args!("could not find named location \"{name}\""));
         return Verdict::Status(500);
     };
-    x.location = location.clone();
+    let location = limit_except::enter(x, location);
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,
         other => other,
@@ -432,6 +433,7 @@ async fn locate(x: &mut Exchange) -> Verdict {
         // The rewrites of the server's own level ran before.
         return within(x).await;
     }
+    let location = limit_except::enter(x, location);
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,
         other => other,

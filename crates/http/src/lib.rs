@@ -20,6 +20,7 @@ pub mod headers;
 mod hold;
 pub mod http;
 pub mod journey;
+mod limit_except;
 pub mod listen;
 pub mod location;
 mod logged;

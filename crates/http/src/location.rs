@@ -6,6 +6,7 @@
 
 use crate::error_page::ErrorPage;
 use crate::exchange::Exchange;
+use crate::limit_except::LimitExcept;
 use crate::module::{Content, Filter, Guard, Logger, Stage};
 use crate::settings::Settings;
 use session::log::Log;
@@ -55,6 +56,8 @@ pub struct Location {
     pub error_log: Log,
     /// Nested locations.
     pub inner: Locations,
+    /// What holds for other methods than some.
+    pub(crate) limit_except: Option<LimitExcept>,
     kept: Vec<Box<dyn Any>>,
 }
 
@@ -129,6 +132,7 @@ impl Location {
             error_pages,
             error_log,
             inner: Locations::default(),
+            limit_except: None,
             kept: Vec::new(),
         }
     }

@@ -165,6 +165,8 @@ pub struct Settings {
     pub server_name_in_redirect: bool,
     /// Pad error pages for old browsers.
     pub msie_padding: bool,
+    /// Redirect old browsers by a page.
+    pub msie_refresh: bool,
     /// Reset connections that timed out.
     pub reset_timedout: bool,
     /// Log missing files.
@@ -222,6 +224,7 @@ impl Settings {
             port_in_redirect: scope.get(&d::PORT_IN_REDIRECT),
             server_name_in_redirect: scope.get(&d::SERVER_NAME_IN_REDIRECT),
             msie_padding: scope.get(&d::MSIE_PADDING),
+            msie_refresh: scope.get(&d::MSIE_REFRESH),
             reset_timedout: scope.get(&d::RESET_TIMEDOUT_CONNECTION),
             log_not_found: scope.get(&d::LOG_NOT_FOUND),
             log_subrequest: scope.get(&d::LOG_SUBREQUEST),

@@ -16,6 +16,7 @@ pub mod log;
 pub mod map;
 pub mod names;
 pub mod network;
+pub mod open_files;
 pub mod pattern;
 pub mod proxy_protocol;
 pub mod random;

@@ -12,6 +12,7 @@ pub mod errno;
 pub mod file;
 pub mod host;
 pub mod identity;
+pub mod opening;
 pub mod process;
 pub mod shared;
 pub mod signals;

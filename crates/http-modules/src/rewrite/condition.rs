@@ -2,10 +2,10 @@
 
 use super::replacement::matches;
 use super::script::Run;
+use crate::open_files;
 use config::{Args, Invalid};
 use http::Exchange;
 use http::compile::Compiler;
-use rustix::fs::FileType;
 use rustix::io::Errno as Code;
 use session::log::{Bytes, Level};
 use session::pattern::{GivenUp, Pattern};
@@ -13,6 +13,7 @@ use session::regex::Case;
 use session::text::Span;
 use session::variables::{Template, VariableId, value};
 use system::errno::Errno;
+use system::opening::{self, Failure};
 
 /// What stands between the brackets.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,26 +176,25 @@ impl Test {
 }
 
 impl Kind {
-    fn is(self, x: &Exchange, path: Span) -> bool {
-        let stat = match rustix::fs::stat(x.text(path)) {
-            Ok(stat) => stat,
-            Err(code) => {
+    fn is(self, x: &mut Exchange, path: Span) -> bool {
+        let about = match open_files::look(x, path) {
+            Ok(about) => about,
+            Err(Failure { call, code }) => {
                 // A path with a NUL inside names nothing: EINVAL.
                 if !matches!(code, Code::NOENT | Code::NOTDIR | Code::NAMETOOLONG | Code::INVAL) {
                     let (shown, errno) = (Bytes(x.text(path)), Errno::from(code));
-                    let message = format_args!("stat() \"{shown}\" failed ({errno})");
+                    let message = format_args!("{call} \"{shown}\" failed ({errno})");
                     x.log_error(Level::Crit, message);
                 }
                 return false;
             }
         };
-        let found = FileType::from_raw_mode(stat.st_mode);
         match self {
-            Kind::File => found == FileType::RegularFile,
-            Kind::Folder => found == FileType::Directory,
-            Kind::Either => matches!(found, FileType::RegularFile | FileType::Directory),
+            Kind::File => about.kind == opening::Kind::File,
+            Kind::Folder => about.kind == opening::Kind::Folder,
+            Kind::Either => about.kind != opening::Kind::Other,
             // The owner's bit, as nginx reads it.
-            Kind::Executable => stat.st_mode & 0o100 != 0,
+            Kind::Executable => about.mode & 0o100 != 0,
         }
     }
 }
