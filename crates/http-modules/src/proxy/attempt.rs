@@ -138,6 +138,9 @@ pub(super) async fn attempt(
         x.connection.timer.clear();
     }
     let answer = outcome.and_then(|found| dialogue.answer(x, lease, found));
+    if answer.is_ok() {
+        attempts.answered();
+    }
     return_fields(std::mem::take(&mut dialogue.fields));
     answer
 }
