@@ -243,15 +243,17 @@ fn requests_table(row: &Row, contestants: &[&Contestant], samples: &[Vec<Sample>
             of(|sample| sample.p99_ms),
         );
     }
-    let proxies = contestants.iter().take_while(|contestant| !contestant.is_floor()).count();
-    let (measured, floor) = samples.split_at(proxies);
-    if let Some((peer, ratio)) = figures::against_better_peer(measured) {
-        let name = contestants[peer].name();
-        let _ = writeln!(text, "\nheng / {name}: {ratio:.2}");
-        if let [floor] = floor {
-            let floor = figures::ratio(floor, &samples[peer]);
-            let _ = writeln!(text, "\n(floor) / {name}: {floor:.2}");
-        }
+    let row: Vec<(&Contestant, &[Sample])> =
+        contestants.iter().copied().zip(samples.iter().map(Vec::as_slice)).collect();
+    let is_peer = |one: &Contestant| !one.is_own() && !one.is_floor();
+    let peers: Vec<_> = row.iter().filter(|(one, _)| is_peer(one)).collect();
+    let costs: Vec<&[Sample]> = peers.iter().map(|(_, samples)| *samples).collect();
+    let Some((peer, against)) = figures::best(&costs).map(|best| peers[best]) else {
+        return text;
+    };
+    for (own, samples) in row.iter().filter(|(one, _)| !is_peer(one)) {
+        let ratio = figures::ratio(samples, against);
+        let _ = writeln!(text, "\n{} / {}: {ratio:.2}", own.name(), peer.name());
     }
     text
 }

@@ -152,13 +152,10 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// The place of the peer that needs least, and the first contestant's share of it: the median of
-/// the ratios within each round.
-pub(super) fn against_better_peer(samples: &[Vec<Sample>]) -> Option<(usize, f64)> {
-    let (own, peers) = samples.split_first()?;
+/// Which of several contestants costs the least.
+pub(super) fn best(samples: &[&[Sample]]) -> Option<usize> {
     let cost = |samples: &[Sample]| median(samples.iter().map(|sample| sample.cpu_us));
-    let best = (0..peers.len()).min_by(|a, b| cost(&peers[*a]).total_cmp(&cost(&peers[*b])))?;
-    Some((best + 1, ratio(own, &peers[best])))
+    (0..samples.len()).min_by(|a, b| cost(samples[*a]).total_cmp(&cost(samples[*b])))
 }
 
 /// The median of the ratios of two contestants within each round.
@@ -219,7 +216,8 @@ mod tests {
             samples(&[11.0, 50.0, 12.0]),
             samples(&[10.0, 40.0, 10.0]),
         ];
-        assert_eq!(against_better_peer(&rounds), Some((2, 0.5)));
+        assert_eq!(best(&[&rounds[1], &rounds[2]]), Some(1));
+        assert_eq!(ratio(&rounds[0], &rounds[2]), 0.5);
         assert_eq!(median([3.0, 1.0].into_iter()), 2.0);
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Contestant {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Heng,
+    /// The same program with `use io_uring`.
+    HengUring,
     Nginx,
     Haproxy,
     /// A relay that parses nothing: what the kernel takes.
@@ -79,7 +81,8 @@ impl Contestant {
             None => built("heng", &[], "heng")?,
         };
         Ok(vec![
-            Contestant { kind: Kind::Heng, program: own },
+            Contestant { kind: Kind::Heng, program: own.clone() },
+            Contestant { kind: Kind::HengUring, program: own },
             Contestant { kind: Kind::Nginx, program: peer("HENG_BENCH_NGINX", "/usr/sbin/nginx")? },
             Contestant {
                 kind: Kind::Haproxy,
@@ -92,6 +95,7 @@ impl Contestant {
     pub(super) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Heng => "heng",
+            Kind::HengUring => "heng-io_uring",
             Kind::Nginx => "nginx",
             Kind::Haproxy => "haproxy",
             Kind::Floor => "(floor)",
@@ -106,7 +110,20 @@ impl Contestant {
     }
 
     pub(super) fn serves_files(&self) -> bool {
-        matches!(self.kind, Kind::Heng | Kind::Nginx)
+        matches!(self.kind, Kind::Heng | Kind::HengUring | Kind::Nginx)
+    }
+
+    /// Whether it is heng, whose figures are compared with those of its peers.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Heng | Kind::HengUring)
+    }
+
+    /// The name of its configuration in bench/, and the event interface that it is to use.
+    fn template(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::HengUring => ("heng", "io_uring"),
+            _ => (self.name(), "epoll"),
+        }
     }
 
     /// Whether it only shows what no proxy gets below.
@@ -260,12 +277,14 @@ fn configure(
     log: bool,
 ) -> Result<(), String> {
     let name = contestant.name();
-    let template = crate::workspace::root().join(format!("bench/{name}.conf"));
+    let (template, driver) = contestant.template();
+    let template = crate::workspace::root().join(format!("bench/{template}.conf"));
     let text = fs::read_to_string(&template)
         .map_err(|error| format!("cannot read {}: {error}", template.display()))?;
     let [log, format] = contestant.logging(log);
     let text = text
         .replace("%LOG%", log)
+        .replace("%DRIVER%", driver)
         .replace("%FORMAT%", format)
         .replace("%NAME%", name)
         .replace("%PORT%", &port.to_string())
