@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use balance::Method;
 use config::{Scope, Span};
+use session::contexts::{STREAM, STREAM_UPSTREAM};
 use session::variables::Template;
 use system::socket::Address;
 
 use crate::directives::{
-    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER, Server, ZONE,
-    ZoneLine,
+    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER, STREAM_BLOCK,
+    Server, ZONE, ZoneLine,
 };
 use crate::group::{Group, Keepalive, Member, Settings};
 use crate::methods::{self, Choice};
@@ -30,12 +31,13 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Compiles every `upstream` block of an `http` block. What is wrong goes to the scope's
-    /// sink; such a block makes no group.
+    /// Compiles every `upstream` block of an `http` or `stream` block. What is wrong goes to the
+    /// scope's sink; such a block makes no group.
     pub fn compile(http: &Scope<'_>, names: &dyn Names) -> Groups {
         let mut groups = Groups::default();
         let mut zones = Zones::default();
-        for (name, scope) in http.blocks(&BLOCK) {
+        let block = if http.context() == STREAM { &STREAM_BLOCK } else { &BLOCK };
+        for (name, scope) in http.blocks(block) {
             let key = name.to_ascii_lowercase();
             let settings = compile_block(&name, &scope, names);
             match groups.named.entry(key) {
@@ -195,6 +197,11 @@ fn unsupported(method: &Method, server: &Server) -> Option<&'static str> {
 
 /// One member per address of a server.
 fn resolve(server: Server, span: Span, scope: &Scope<'_>, names: &dyn Names) -> Vec<Member> {
+    let has_port = server.target.port.is_some() || matches!(server.target.host, Host::Unix(_));
+    if scope.context() == STREAM_UPSTREAM && !has_port {
+        scope.error(span, format!("no port in upstream \"{}\"", server.text));
+        return Vec::new();
+    }
     let addresses = server.target.resolve(names, DEFAULT_PORT).unwrap_or_else(|error| {
         scope.error(span, format!("{error} in upstream \"{}\"", server.text));
         Vec::new()
@@ -209,6 +216,10 @@ fn resolve(server: Server, span: Span, scope: &Scope<'_>, names: &dyn Names) -> 
 }
 
 fn compile_keepalive(scope: &Scope<'_>) -> Keepalive {
+    if scope.context() == STREAM_UPSTREAM {
+        // A session has its connection for itself.
+        return Keepalive::OFF;
+    }
     let kept = scope.get(&KEEPALIVE);
     Keepalive {
         connections: kept.connections,

@@ -1,15 +1,19 @@
 //! The directives of an `upstream` block, as data.
 
 use balance::PeerOptions;
-use config::{AnyDirective, Args, Arity, Directive, Invalid, Opens, read};
-use session::contexts::{HTTP, UPSTREAM};
+use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read};
+use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
 use crate::methods;
 use crate::target::Target;
 
+/// The blocks of both engines.
+const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
+
 /// All of them.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &BLOCK,
+    &STREAM_BLOCK,
     &SERVER,
     &methods::LEAST_CONN,
     &methods::IP_HASH,
@@ -69,8 +73,20 @@ pub static BLOCK: Directive<String> = Directive::new("upstream", &[HTTP], read::
     )
     .example("upstream backend { server 127.0.0.1:8081; server 127.0.0.1:8082; }");
 
+/// The same block for TCP and UDP.
+pub static STREAM_BLOCK: Directive<String> = Directive::new("upstream", &[STREAM], read::text)
+    .many()
+    .opens(Opens::Context(STREAM_UPSTREAM))
+    .syntax("upstream NAME { ... }")
+    .text(
+        "Names a group of servers, for `proxy_pass NAME`. Sessions are spread over the servers by \
+         weighted round robin unless the block says otherwise. When a server cannot be reached, \
+         the session goes to the next one, until all were tried. Every `server` has a port.",
+    )
+    .example("upstream database { server 10.0.0.1:5432; server 10.0.0.2:5432 backup; }");
+
 /// A server of a group.
-pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], server)
+pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
     .takes(Arity::AtLeast(1))
     .many()
     .syntax(
@@ -98,7 +114,7 @@ pub static SERVER: Directive<Server> = Directive::new("server", &[UPSTREAM], ser
     );
 
 /// A state for all workers.
-pub static ZONE: Directive<ZoneLine> = Directive::new("zone", &[UPSTREAM], zone)
+pub static ZONE: Directive<ZoneLine> = Directive::new("zone", BLOCKS, zone)
     .takes(Arity::Between(1, 2))
     .repeats(config::Repeat::Last)
     .syntax("zone NAME [SIZE];")

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod attempts;
+pub mod bind;
 mod compile;
 pub mod directives;
 mod group;

@@ -4,8 +4,6 @@ use super::cookies::{PROXY_COOKIE_DOMAIN, PROXY_COOKIE_FLAGS, PROXY_COOKIE_PATH}
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, read};
 use http::directives::{TempPath, read_temp_path};
 use session::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
-use std::net::{IpAddr, SocketAddr};
-use system::socket::Address;
 
 const HSL: &[Context] = &[HTTP, SERVER, LOCATION];
 
@@ -238,17 +236,6 @@ pub(super) static PROXY_SOCKET_KEEPALIVE: Flag = flag("proxy_socket_keepalive")
     .text("Whether connections to backends are probed by TCP while they are silent.")
     .example("proxy_socket_keepalive on;");
 
-pub(super) static PROXY_BIND: Directive<Option<Bind>> =
-    Directive::new("proxy_bind", HSL, read_bind)
-        .takes(Arity::Between(1, 2))
-        .syntax("proxy_bind ADDRESS [transparent] | off;")
-        .text(
-            "The local address, with or without a port, that connections to backends come from. \
-             With `transparent` it may be foreign, such as the client's own; the machine's routes \
-             must bring the answers back. `off` undoes what an outer level says.",
-        )
-        .example("proxy_bind 127.0.0.1;");
-
 pub(super) static PROXY_LIMIT_RATE: Directive<config::Template> =
     Directive::new("proxy_limit_rate", HSL, read_rate)
         .default("0")
@@ -301,7 +288,7 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_INTERCEPT_ERRORS,
     &PROXY_IGNORE_CLIENT_ABORT,
     &PROXY_SOCKET_KEEPALIVE,
-    &PROXY_BIND,
+    &upstream::bind::PROXY_BIND,
     &PROXY_LIMIT_RATE,
     &PROXY_IGNORE_HEADERS,
 ];
@@ -373,38 +360,6 @@ pub(super) mod ignore {
 
 fn read_set_header(args: &Args<'_>) -> Result<(Vec<u8>, config::Template), Invalid> {
     Ok((args.word(0).bytes().to_vec(), read::template_at(args, 1)?))
-}
-
-/// One `proxy_bind`.
-#[derive(Clone, Debug)]
-pub(super) struct Bind {
-    pub(super) address: config::Template,
-    pub(super) transparent: bool,
-}
-
-fn read_bind(args: &Args<'_>) -> Result<Option<Bind>, Invalid> {
-    if args.len() == 1 && args.word(0).bytes() == b"off" {
-        return Ok(None);
-    }
-    let transparent = match args.len() {
-        1 => false,
-        _ if args.word(1).bytes() == b"transparent" => true,
-        _ => return Err(Invalid::new(format!("invalid parameter \"{}\"", args.str(1))).at(1)),
-    };
-    let address = read::template_at(args, 0)?;
-    if address.constant().is_some() && local_address(&args.str(0)).is_none() {
-        return Err(Invalid::new(format!("invalid address \"{}\"", args.str(0))).at(0));
-    }
-    Ok(Some(Bind { address, transparent }))
-}
-
-/// An address to come from: an IP, with or without a port.
-pub(super) fn local_address(text: &str) -> Option<Address> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Some(Address::Inet(SocketAddr::new(ip, 0)));
-    }
-    text.parse::<SocketAddr>().ok().map(Address::Inet)
 }
 
 fn read_rate(args: &Args<'_>) -> Result<config::Template, Invalid> {

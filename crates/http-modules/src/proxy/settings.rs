@@ -11,7 +11,7 @@ use http::{Compiler, Exchange};
 use session::variables::Template;
 use std::rc::Rc;
 use system::socket::Keepalive;
-use upstream::Connecting;
+use upstream::{Connecting, bind};
 use wire::http1::Known;
 
 /// One location's way of passing requests on.
@@ -115,10 +115,10 @@ impl Settings {
             connecting.options.keepalive =
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
-        let bind = scope.find(&d::PROXY_BIND).flatten().and_then(|bind| {
+        let bind = scope.find(&bind::PROXY_BIND).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {
-                connecting.options.local = d::local_address(&String::from_utf8_lossy(text));
+                connecting.options.local = bind::local_address(&String::from_utf8_lossy(text));
                 return None;
             }
             Some(c.template(&bind.address))
@@ -162,7 +162,7 @@ impl Settings {
         let value = bind.value(x);
         let text = String::from_utf8_lossy(x.text(value));
         let mut connecting = self.connecting.clone();
-        connecting.options.local = d::local_address(&text);
+        connecting.options.local = bind::local_address(&text);
         // A kept connection comes from where it was made: another address, another owner.
         connecting.owner ^= fnv(text.as_bytes()) << 16;
         Some(Box::new(connecting))
