@@ -34,6 +34,7 @@ pub static MODULES: &[&Module] = &[
     &crate::mirror::MODULE,
     // Contents.
     &crate::upstreams::MODULE,
+    &crate::sticky::MODULE,
     &crate::proxy::MODULE,
     &crate::empty_gif::MODULE,
     &crate::random_index::MODULE,

@@ -1,6 +1,7 @@
 //! `upstream` blocks for http, and the variables that tell what happened on the way to a peer
 //! (nginx: ngx_http_upstream_module).
 
+use crate::sticky;
 use config::Scope;
 use http::upstream_log::{Attempt, UpstreamLog};
 use http::variables::{Which, cookie_value, field_by_variable};
@@ -10,7 +11,7 @@ use session::variables::Builtin;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use upstream::{Attempts, Group, Groups, Key, KeySource, SystemNames};
+use upstream::{Attempts, Group, Groups, Key, KeySource, PeerIndex, SystemNames};
 use wire::http1::Known;
 
 /// The module.
@@ -63,7 +64,25 @@ pub(crate) fn begin(x: &mut Exchange, group: &Rc<Group>) -> Attempts {
             }
         }
     }
+    if let Some(sticky) = sticky::of(group) {
+        sticky.bind(x, &mut attempts);
+    }
     attempts
+}
+
+/// A peer was chosen for the next attempt.
+pub(crate) fn chosen(x: &mut Exchange, group: &Group, peer: PeerIndex) {
+    if let Some(sticky) = sticky::of(group) {
+        sticky.chosen(x, group, peer);
+    }
+}
+
+/// The head of the answer of the open attempt is there, and `UpstreamLog` has its fields.
+pub(crate) fn answered(x: &mut Exchange, attempts: &mut Attempts) {
+    let group = attempts.group().clone();
+    if let (Some(sticky), Some(peer)) = (sticky::of(&group), attempts.current()) {
+        sticky.answered(x, attempts, peer);
+    }
 }
 
 /// The octets that nginx's `ip_hash` looks at; a client without an address has three zeroes.

@@ -27,7 +27,6 @@ use system::socket::SocketError;
 use crate::group::{Group, Idle};
 
 /// The picks of one request.
-#[derive(Debug)]
 pub struct Attempts {
     group: Rc<Group>,
     tried: Tried,
@@ -42,6 +41,7 @@ pub struct Attempts {
     /// When the open attempt began, and how long it took to the head of its answer.
     picked_ms: u64,
     header_ms: Option<u32>,
+    when_answered: Option<Box<dyn FnOnce()>>,
 }
 
 /// Nobody is left to ask: nginx says `no live upstreams`.
@@ -125,6 +125,7 @@ impl Attempts {
             bound: SmallVec::new(),
             picked_ms: begun_ms,
             header_ms: None,
+            when_answered: None,
         }
     }
 
@@ -171,6 +172,16 @@ impl Attempts {
         let header_ms = elapsed_ms(self.picked_ms, now_ms);
         self.header_ms = Some(header_ms);
         self.group.live().home.answered(peer, header_ms, now_ms);
+    }
+
+    /// Does `work` when the open attempt ends with an answer that was taken, whole or not.
+    pub fn when_answered(&mut self, work: Box<dyn FnOnce()>) {
+        self.when_answered = Some(work);
+    }
+
+    /// The number of the peer of the open attempt.
+    pub fn current(&self) -> Option<PeerIndex> {
+        self.current
     }
 
     /// The group that is asked.
@@ -249,6 +260,11 @@ impl Attempts {
     /// peer out, which nginx logs as `upstream server temporarily disabled`.
     pub fn done(&mut self, outcome: Outcome) -> Verdict {
         let Some(peer) = self.current.take() else { return Verdict::Usable };
+        if let Some(work) = self.when_answered.take()
+            && outcome != Outcome::Failed
+        {
+            work();
+        }
         let mut live = self.group.live();
         live.load.end();
         let failed = outcome == Outcome::Failed;
@@ -267,6 +283,14 @@ impl Attempts {
             _ => self.tries = self.tries.saturating_sub(1),
         }
         verdict
+    }
+}
+
+impl std::fmt::Debug for Attempts {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (tried, current) = (&self.tried, &self.current);
+        let mut out = out.debug_struct("Attempts");
+        out.field("group", &self.group).field("tried", tried).field("current", current).finish()
     }
 }
 

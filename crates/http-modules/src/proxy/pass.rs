@@ -125,6 +125,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
     attempts.limit_tries(settings.next_tries);
     loop {
         let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts, &call.resolved) };
+        upstreams::chosen(x, &call.resolved.group, peer);
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
         x.state_or_default::<UpstreamLog>().begin(name);
         let head = request::head(settings, x, &call.resolved, call.framing);

@@ -3,6 +3,7 @@
 use super::directives::{self as d, HttpVersion};
 use super::settings::Settings;
 use super::target::{self, Resolved};
+use crate::sticky::{self, Sticky};
 use config::Scope;
 use http::{Compiler, Exchange};
 use net::Block;
@@ -146,7 +147,8 @@ pub(super) fn head(
     }
     framing_fields(plan, framing, &mut out);
     if plan.pass_fields {
-        client_fields(plan, x, &mut out);
+        let hidden = sticky::of(&resolved.group).and_then(Sticky::hidden_cookie);
+        client_fields(plan, x, hidden, &mut out);
     }
     out.extend_from_slice(b"\r\n");
     let bytes = Block::copy_of(&out);
@@ -205,7 +207,7 @@ fn listed_by_connection(x: &Exchange) -> SmallVec<[&[u8]; 1]> {
     values.filter(|value| !token::tokens(value).all(is_usual)).collect()
 }
 
-fn client_fields(plan: &Plan, x: &Exchange, out: &mut Vec<u8>) {
+fn client_fields(plan: &Plan, x: &Exchange, hidden: Option<&[u8]>, out: &mut Vec<u8>) {
     let arena = &x.arena;
     let listed = listed_by_connection(x);
     for field in x.request.headers.iter() {
@@ -216,9 +218,18 @@ fn client_fields(plan: &Plan, x: &Exchange, out: &mut Vec<u8>) {
         if listed.iter().any(|value| token::tokens(value).any(|t| t.eq_ignore_ascii_case(name))) {
             continue;
         }
+        let start = out.len();
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        out.extend_from_slice(arena.text(field.value));
+        let value = arena.text(field.value);
+        match hidden.filter(|_| field.known == Known::Cookie) {
+            None => out.extend_from_slice(value),
+            Some(hidden) if sticky::without(value, hidden, out) => {}
+            Some(_) => {
+                out.truncate(start);
+                continue;
+            }
+        }
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -4,6 +4,7 @@ use super::attempt::Answer;
 use super::body::UpstreamBody;
 use super::pass::record_end;
 use super::settings::Settings;
+use crate::upstreams;
 use http::headers::{Field, Headers};
 use http::upstream_log::UpstreamLog;
 use http::{Body, Exchange, Verdict};
@@ -27,6 +28,7 @@ pub(super) fn respond(
     let status = answer.status();
     let log = x.state_or_default::<UpstreamLog>();
     log.headers = answer.headers.clone();
+    upstreams::answered(x, &mut attempts);
     if settings.obey_limit_rate
         && let Some(value) = answer.headers.value(Known::XAccelLimitRate)
         && let Some(rate) = config::read::parse_number(x.text(value))
@@ -187,6 +189,8 @@ fn accel_redirect(
     for field in carried.iter_mut().filter(|field| field.known == Known::SetCookie) {
         field.value = settings.cookies.apply(x, field.value).unwrap_or(field.value);
     }
+    // That which binds the client to its server.
+    carried.extend(x.response.headers.all(Known::SetCookie));
     x.carry(carried);
     let text = x.text(place).to_vec();
     if text.starts_with(b"@") {
