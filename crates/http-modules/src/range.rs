@@ -74,8 +74,12 @@ impl Filter for Ranges {
         let verdict = match wanted(x) {
             None => Verdict::Whole,
             Some(range) => FOUND.with_borrow_mut(|found| {
-                let is_stream = matches!(x.response.body, Body::Stream(_));
-                let max = if is_stream { Some(1) } else { self.max };
+                // What streams in is cut as it passes.
+                let is_cut = match &x.response.body {
+                    Body::Stream(source) => source.part(0, 0).is_none(),
+                    _ => false,
+                };
+                let max = if is_cut { Some(1) } else { self.max };
                 parse(x.text(range), length, max, found)
             }),
         };
@@ -122,14 +126,14 @@ fn single(x: &mut Exchange, range: ByteRange, length: u64) {
     response.headers.push_known(Known::ContentRange, value);
     response.length = Some(end - start);
     response.body = match std::mem::take(&mut response.body) {
-        Body::Whole(data) => Body::Whole(part(&data, range)),
+        Body::Whole(data) => Body::Whole(part(&data, start, end)),
         Body::Stream(source) => Body::Stream(Box::new(Cut { source, at: 0, range })),
         other => other,
     };
 }
 
 /// The bytes of `data` from `start` to `end`.
-fn part(data: &Data, ByteRange { start, end }: ByteRange) -> Data {
+pub(crate) fn part(data: &Data, start: u64, end: u64) -> Data {
     match data {
         Data::File(whole) => Data::File(FileRange {
             file: whole.file.clone(),
@@ -161,21 +165,27 @@ impl Ranges {
         }
         head.extend_from_slice(b"Content-Range: bytes ");
         let mut pieces = Vec::with_capacity(2 * ranges.len() + 1);
+        let mut length_sent = 0;
         let body = std::mem::take(&mut x.response.body);
         for range in ranges {
             let ByteRange { start, end } = *range;
             let mut text = head.clone();
             text.extend_from_slice(format!("{start}-{}/{length}\r\n\r\n", end - 1).as_bytes());
-            pieces.push(Data::from(text));
-            if let Body::Whole(data) = &body {
-                pieces.push(part(data, *range));
+            length_sent += text.len() as u64 + (end - start);
+            pieces.push(Body::Whole(Data::from(text)));
+            match &body {
+                Body::Whole(data) => pieces.push(Body::Whole(part(data, start, end))),
+                Body::Stream(source) => pieces.extend(source.part(start, end).map(Body::Stream)),
+                Body::Empty | Body::Tunnel(_) => {}
             }
         }
-        pieces.push(Data::from(format!("\r\n--{boundary:020}--\r\n").into_bytes()));
+        let last = format!("\r\n--{boundary:020}--\r\n").into_bytes();
+        length_sent += last.len() as u64;
+        pieces.push(Body::Whole(Data::from(last)));
         let kind = format_args!("multipart/byteranges; boundary={boundary:020}");
         x.response.content_type = Some(x.arena.format(kind));
         x.response.headers.remove(Known::ContentRange);
-        x.response.length = Some(pieces.iter().map(Data::len).sum());
+        x.response.length = Some(length_sent);
         let parts = Body::Stream(Box::new(Parts { pieces: pieces.into_iter() }));
         x.response.body = match self.block {
             Some(block) => Body::Stream(Box::new(output::Reader::new(parts, block))),
@@ -186,16 +196,22 @@ impl Ranges {
 
 /// The pieces of a multipart body.
 struct Parts {
-    pieces: std::vec::IntoIter<Data>,
+    pieces: std::vec::IntoIter<Body>,
 }
 
 impl Pull for Parts {
     fn poll_pull(
         &mut self,
-        _: &mut Context<'_>,
-        _: &mut Exchange,
+        cx: &mut Context<'_>,
+        x: &mut Exchange,
     ) -> Poll<Result<Option<Piece>, Broken>> {
-        Poll::Ready(Ok(self.pieces.next().map(Piece::new)))
+        while let Some(body) = self.pieces.as_mut_slice().first_mut() {
+            if let Some(piece) = ready!(body.poll_pull(cx, x))? {
+                return Poll::Ready(Ok(Some(piece)));
+            }
+            self.pieces.next();
+        }
+        Poll::Ready(Ok(None))
     }
 }
 
@@ -221,7 +237,7 @@ impl Pull for Cut {
             let to = (self.range.end - start).min(length);
             if from < to {
                 if from > 0 || to < length {
-                    piece.data = part(&piece.data, ByteRange { start: from, end: to });
+                    piece.data = part(&piece.data, from, to);
                 }
                 return Poll::Ready(Ok(Some(piece)));
             }
@@ -240,13 +256,12 @@ mod tests {
 
     #[test]
     fn parts_of_memory() {
-        let range = ByteRange { start: 2, end: 5 };
         for data in [
             Data::from(Chunk::copy_of(b"0123456789")),
             Data::Static(b"0123456789"),
             Data::from(b"0123456789".to_vec()),
         ] {
-            assert_eq!(part(&data, range).bytes(), b"234", "{data:?}");
+            assert_eq!(part(&data, 2, 5).bytes(), b"234", "{data:?}");
         }
     }
 }

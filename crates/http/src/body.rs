@@ -42,6 +42,11 @@ pub trait Pull {
 
     /// Called while nothing can be sent: buffer what comes in, within the source's own limits.
     fn poll_ahead(&mut self, _cx: &mut Context<'_>, _x: &mut Exchange) {}
+
+    /// The bytes from `start` to `end` as a body of their own, where that takes no pulling.
+    fn part(&self, _start: u64, _end: u64) -> Option<Box<dyn Pull>> {
+        None
+    }
 }
 
 /// A conversation that takes over the connection after the head (101 Switching Protocols).

@@ -18,6 +18,8 @@ pub struct Response {
     pub content_type: Option<Span>,
     /// The charset to append to the type.
     pub charset: Option<Span>,
+    /// The charset that a backend demands in place of the location's (X-Accel-Charset).
+    pub override_charset: Option<Span>,
     /// Last-Modified, in seconds since the epoch, when we know the time itself.
     pub last_modified: Option<u64>,
     /// Location: a path is made absolute by the sender.

@@ -252,7 +252,9 @@ pub(super) static PROXY_IGNORE_HEADERS: Directive<u32> =
         .syntax("proxy_ignore_headers FIELD ...;")
         .text(
             "Fields of the backend's answer that are not obeyed: `X-Accel-Redirect`, \
-             `X-Accel-Buffering`, `X-Accel-Limit-Rate`.",
+             `X-Accel-Buffering`, `X-Accel-Limit-Rate`, `X-Accel-Charset`. `X-Accel-Expires`, \
+             `Expires`, `Cache-Control`, `Set-Cookie` and `Vary` may be named too; they concern \
+             caching only.",
         )
         .example("proxy_ignore_headers X-Accel-Redirect;");
 
@@ -351,10 +353,20 @@ pub(super) mod ignore {
     pub(crate) const BUFFERING: u32 = 1 << 1;
     pub(crate) const LIMIT_RATE: u32 = 1 << 2;
 
+    pub(crate) const CHARSET: u32 = 1 << 3;
+    /// Fields that only a cache obeys.
+    const CACHING: u32 = 1 << 4;
+
     pub(crate) const NAMES: &[(&str, u32)] = &[
         ("X-Accel-Redirect", REDIRECT),
         ("X-Accel-Buffering", BUFFERING),
         ("X-Accel-Limit-Rate", LIMIT_RATE),
+        ("X-Accel-Charset", CHARSET),
+        ("X-Accel-Expires", CACHING),
+        ("Expires", CACHING << 1),
+        ("Cache-Control", CACHING << 2),
+        ("Set-Cookie", CACHING << 3),
+        ("Vary", CACHING << 4),
     ];
 }
 

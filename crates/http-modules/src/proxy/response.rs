@@ -121,6 +121,9 @@ fn fields(settings: &Settings, x: &mut Exchange, answer: &Answer) {
     x.response.status_line = Some(Span::new(answer.base + line.text.at, line.text.len));
     x.response.proxied = true;
     x.response.allow_ranges = false;
+    if settings.obey_charset {
+        x.response.override_charset = answer.headers.value(Known::XAccelCharset);
+    }
     for field in answer.headers.iter() {
         if settings.hide.hides(field.known, field.name(&x.arena)) {
             continue;

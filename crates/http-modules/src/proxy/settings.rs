@@ -39,6 +39,7 @@ pub(super) struct Settings {
     pub(super) obey_redirect: bool,
     pub(super) obey_buffering: bool,
     pub(super) obey_limit_rate: bool,
+    pub(super) obey_charset: bool,
     pub(super) target: Target,
 }
 
@@ -152,6 +153,7 @@ impl Settings {
             obey_redirect: ignored & ignore::REDIRECT == 0,
             obey_buffering: ignored & ignore::BUFFERING == 0,
             obey_limit_rate: ignored & ignore::LIMIT_RATE == 0,
+            obey_charset: ignored & ignore::CHARSET == 0,
             target,
         }
     }
