@@ -39,6 +39,7 @@ pub mod secure_link;
 pub mod split_clients;
 pub mod ssi;
 pub mod static_files;
+pub mod stub_status;
 pub mod sticky;
 pub mod sub_filter;
 pub mod try_files;

@@ -11,6 +11,7 @@ use crate::slot;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
+use session::counters::Active;
 use session::log::Level;
 use session::proxy_protocol::Announced;
 use std::cell::{Cell, OnceCell};
@@ -51,6 +52,7 @@ pub struct Connection {
     nodelay: Cell<bool>,
     _permit: Permit,
     _held: Option<Held>,
+    _active: Active,
 }
 
 /// A client's address in little room: there is one per idle connection.
@@ -127,6 +129,7 @@ impl Connection {
             nodelay: Cell::new(false),
             _permit: permit,
             _held: worker.hold_seat(),
+            _active: Active::new(),
             worker,
         }
     }

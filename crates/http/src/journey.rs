@@ -14,6 +14,7 @@ use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
 use crate::send::{SendEnd, send};
 use crate::site::{self, Site};
+use session::counters::Counted;
 use session::log::Level;
 use session::text::{Arena, Span};
 use std::rc::Rc;
@@ -26,6 +27,7 @@ use wire::http1::{
 /// Serves one request of a connection.
 pub(crate) async fn request(connection: &Rc<Connection>) -> After {
     let Some(site) = connection.served.sites.default_site().cloned() else { return After::Close };
+    let mut counted = Counted::reading();
     let head = match head::read(connection, &site.head).await {
         Ok(head) => head,
         Err(NoHead::Nothing) => return After::Wait,
@@ -43,12 +45,14 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
             return if site.root.settings.reset_timedout { After::Reset } else { After::Close };
         }
         Err(NoHead::Bad { arena, line, fault }) => {
+            counted.write();
             let mut x = refused(connection, &site, arena, line);
             let status = fault.log(&mut x);
             return refuse(&mut x, status).await;
         }
     };
     connection.requests.set(connection.requests.get() + 1);
+    counted.write();
     let mut x = match begin(connection, site, head) {
         Ok(x) => x,
         Err((mut x, status)) => return refuse(&mut x, status).await,

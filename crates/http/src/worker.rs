@@ -5,6 +5,7 @@ use crate::connection::{self, Connection};
 use crate::http::{Endpoint, Http, Served};
 use net::{Held, Listener, Seat, Stream};
 use session::budget;
+use session::counters;
 use session::log::Level;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -107,10 +108,12 @@ impl Worker {
 
     /// Enters a connection that fell silent; [`Worker::busy`] takes it out again.
     pub(crate) fn idle(&self, connection: &Rc<Connection>, since: u64, min_ms: u64) -> u32 {
+        counters::waits();
         self.idle.borrow_mut().push(connection.clone(), since, min_ms)
     }
 
     pub(crate) fn busy(&self, place: u32) {
+        counters::waits_no_longer();
         self.idle.borrow_mut().remove(place);
     }
 
@@ -193,6 +196,7 @@ impl Worker {
     }
 
     fn accepted(self: Rc<Worker>, stream: Stream, peer: &Address, endpoint: &Endpoint) {
+        counters::accepted();
         let Some(permit) = budget::acquire() else { return };
         let Some(served) = endpoint.served_for(&stream) else { return };
         let connection = Connection::new(stream, peer, served, self, permit);

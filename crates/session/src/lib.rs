@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod budget;
 pub mod clock;
 pub mod contexts;
+pub mod counters;
 pub mod forwarded;
 pub mod geo;
 pub mod limit_conn;
