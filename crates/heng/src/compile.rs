@@ -54,6 +54,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether a keeper is needed: the process that looks after what workers share.
+    pub fn wants_keeper(&self) -> bool {
+        self.engines.iter().any(|engine| engine.wants_keeper())
+    }
+
     /// All sockets that must be open, each address once.
     pub fn listeners(&self) -> Vec<Wanted> {
         self.engines.iter().flat_map(|engine| engine.listeners()).collect()

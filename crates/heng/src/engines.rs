@@ -47,6 +47,18 @@ pub trait Engine {
     /// for the user that workers will run as. The error is a log message.
     fn prepare(&self, owner: Option<u32>) -> Result<(), String>;
 
+    /// Told in the master when the zones of this configuration have their memory, before a worker
+    /// is forked.
+    fn opened(&self) {}
+
+    /// Whether it has work for the keeper, the one process beside the workers.
+    fn wants_keeper(&self) -> bool {
+        false
+    }
+
+    /// Begins the keeper's work, inside a started driver.
+    fn keep(&self) {}
+
     /// Begins to serve, inside a worker's started driver.
     fn serve(self: Rc<Self>, worker: WorkerSetup) -> Rc<dyn Service>;
 

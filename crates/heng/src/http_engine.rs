@@ -50,6 +50,18 @@ impl Engine for HttpEngine {
         Ok(())
     }
 
+    fn opened(&self) {
+        self.http.lifecycles.iter().for_each(|lifecycle| lifecycle.opened());
+    }
+
+    fn wants_keeper(&self) -> bool {
+        self.http.lifecycles.iter().any(|lifecycle| lifecycle.wants_keeper())
+    }
+
+    fn keep(&self) {
+        self.http.lifecycles.iter().for_each(|lifecycle| lifecycle.keeper_began());
+    }
+
     fn worker_died(&self, number: usize) {
         for lifecycle in &self.http.lifecycles {
             lifecycle.worker_died(number);

@@ -25,7 +25,7 @@ use crate::open::{Generation, Origin};
 use crate::pid_file;
 use crate::readiness::{self, Announcer, Outcome, Readiness};
 use crate::upgrade;
-use crate::worker::{self, retire_signal, say_received};
+use crate::worker::{self, Role, retire_signal, say_received};
 
 /// Generations that may retire at a time; older ones give up their idle connections at once.
 const RETIRING: usize = 8;
@@ -96,6 +96,8 @@ pub struct Master {
     phase: Phase,
     queue: SignalQueue,
     new_program: Option<Pid>,
+    /// Those of the workers' siblings that are keepers.
+    keepers: Vec<Pid>,
     /// Held while workers are being started: the master's end, and the one that each worker
     /// closes when it serves.
     readiness: Option<(Readiness, Announcer)>,
@@ -129,6 +131,7 @@ impl Master {
             phase: Phase::Serving,
             queue,
             new_program: None,
+            keepers: Vec::new(),
             readiness: None,
         }
     }
@@ -235,7 +238,9 @@ impl Master {
         log!(self.log(), Level::Notice, None, &no_context, "start worker processes");
         // Without a pipe nobody can say that he is ready; the workers come all the same.
         self.readiness = readiness::pipe().ok();
-        for number in 0..self.generation().snapshot.core.workers {
+        let snapshot = &self.generation().snapshot;
+        let keepers = usize::from(snapshot.wants_keeper());
+        for number in 0..snapshot.core.workers + keepers {
             if let Some(pid) = self.start_worker(number) {
                 self.children.born(pid, self.serial, number, Instant::now());
             }
@@ -253,7 +258,12 @@ impl Master {
         self.generation().snapshot.files.flush();
         match process::fork() {
             Ok(Fork::Parent { child }) => {
-                log!(self.log(), Level::Notice, None, &no_context, "start worker process {child}");
+                let role = Role::of(number, &self.generation().snapshot);
+                let name = role.name();
+                log!(self.log(), Level::Notice, None, &no_context, "start {name} process {child}");
+                if role == Role::Keeper {
+                    self.keepers.push(child);
+                }
                 Some(child)
             }
             // What the child does not take here it keeps open for ever: this frame never ends.
@@ -290,8 +300,12 @@ impl Master {
         // ECHILD means that there is none left.
         while let Ok(Some((pid, exit))) = process::reap() {
             let now = Instant::now();
-            let name =
-                if self.new_program == Some(pid) { "new binary process" } else { "worker process" };
+            let keeper = self.keepers.iter().position(|keeper| *keeper == pid);
+            let name = match keeper.map(|at| self.keepers.swap_remove(at)) {
+                Some(_) => "keeper process",
+                None if self.new_program == Some(pid) => "new binary process",
+                None => "worker process",
+            };
             self.say_exit(name, pid, exit);
             if self.new_program == Some(pid) {
                 self.new_program_died();
@@ -299,6 +313,7 @@ impl Master {
             }
             match self.children.died(pid, exit, now) {
                 Some(Death::Vacant(number)) => {
+                    session::counters::respawned();
                     if let Some(seats) = &self.generation().seats {
                         seats.vacate(number);
                     }

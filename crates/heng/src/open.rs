@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use config::DiskFiles;
 use net::Seats;
-use session::log;
+use session::{log, log_errno};
 use session::log::{Level, Log, no_context};
 use session::zones::Zones;
 use system::identity::identity;
@@ -103,15 +103,25 @@ pub fn open(
         log!(log, Level::Emerg, None, &no_context, "{message}");
         return Err(CannotOpen);
     }
+    snapshot.engines.iter().for_each(|engine| engine.opened());
     let listeners = present.listeners;
     let workers = if core.master_process { core.workers } else { 1 };
     let listeners =
         listeners.reopen(&snapshot.listeners(), workers, purpose, log).map_err(|_| CannotOpen)?;
     if purpose == Purpose::Serve {
+        prepare_counters(log);
         say_event_method(&snapshot);
     }
     let seats = seats_for(workers);
     Ok(Generation { snapshot: Rc::new(snapshot), listeners, seats })
+}
+
+/// Without memory for them nothing is counted, and everything else works.
+fn prepare_counters(log: &Log) {
+    if let Err(error) = session::counters::prepare() {
+        let call = "mmap() for counters failed";
+        log_errno!(log, Level::Alert, error.into(), None, &no_context, "{call}");
+    }
 }
 
 fn say_event_method(snapshot: &Snapshot) {

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use net::Taking;
 use session::log::{Level, Log, flush_all, flusher, no_context};
-use session::{budget, log, log_errno};
+use session::{budget, counters, log, log_errno};
 use system::driver::{self, Interest, Source};
 use system::identity::identity;
 use system::process::{self, Pid, Resource};
@@ -41,6 +41,31 @@ const EVENTS: usize = 512;
 /// that signals sent to all processes of a name never mean it.
 pub fn retire_signal() -> Signal {
     Signal::real_time(1)
+}
+
+/// What a process beside the master is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It serves.
+    Worker,
+    /// It looks after what the workers share: it asks servers whether they are well. It is started
+    /// again when it dies, like a worker, and serves nobody.
+    Keeper,
+}
+
+impl Role {
+    /// The keeper has the number after the last worker's.
+    pub fn of(number: usize, snapshot: &Snapshot) -> Role {
+        if number < snapshot.core.workers { Role::Worker } else { Role::Keeper }
+    }
+
+    /// What logs and `ps` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Worker => "worker",
+            Role::Keeper => "keeper",
+        }
+    }
 }
 
 /// What a worker is told by signals.
@@ -68,7 +93,8 @@ fn signals() -> [Signal; 8] {
 
 /// The life of a forked worker, which announces when it serves.
 pub fn run(generation: Generation, number: usize, announcer: Option<Announcer>) -> ! {
-    title::set(&format!("{}: worker process", identity().program));
+    let role = Role::of(number, &generation.snapshot);
+    title::set(&format!("{}: {} process", identity().program, role.name()));
     let log = generation.snapshot.log.clone();
     let code = match begin(&generation, number) {
         Ok(worker) => {
@@ -127,7 +153,7 @@ fn take_rights(core: &Core, number: usize, log: &Log) -> Result<(), Fatal> {
             Fatal
         })?;
     }
-    if let Some(affinity) = &core.affinity {
+    if let Some(affinity) = core.affinity.as_ref().filter(|_| number < core.workers) {
         let processors = affinity.of_worker(number, process::processor_count());
         for processor in &processors {
             log!(
@@ -195,12 +221,17 @@ pub fn start_driver(kind: driver::Kind, log: &Log) -> io::Result<()> {
     }
 }
 
+/// How often a worker that is ending looks whether the last bytes are sent.
+const UNSENT_PAUSE_MS: u64 = 20;
+
 /// A process that serves: its services and its ear for signals.
 pub struct Worker {
     snapshot: Rc<Snapshot>,
     services: Vec<Rc<dyn Service>>,
     queue: SignalQueue,
     master: Pid,
+    /// As `ps` shows it.
+    role: &'static str,
 }
 
 impl Worker {
@@ -215,9 +246,16 @@ impl Worker {
             .map_err(|error| failed("starting the event loop", error))?;
         driver::spawn(flusher());
         let queue = SignalQueue::open(&signals()).map_err(|e| failed("signalfd()", e))?;
-        let services = serve(generation, number, snapshot.core.workers)
-            .map_err(|error| failed("watching a listener", error))?;
-        Ok(Worker { snapshot: snapshot.clone(), services, queue, master: process::parent_pid() })
+        let services = match Role::of(number, &snapshot) {
+            Role::Worker => serve(generation, number, snapshot.core.workers)
+                .map_err(|error| failed("watching a listener", error))?,
+            Role::Keeper => {
+                snapshot.engines.iter().for_each(|engine| engine.keep());
+                Vec::new()
+            }
+        };
+        let (role, master) = (Role::of(number, &snapshot).name(), process::parent_pid());
+        Ok(Worker { snapshot: snapshot.clone(), services, queue, master, role })
     }
 
     /// Serves until told to leave.
@@ -261,7 +299,7 @@ impl Worker {
     fn say_ending(&self) {
         let log = &self.snapshot.log;
         log!(log, Level::Notice, None, &no_context, "gracefully shutting down");
-        title::set(&format!("{}: worker process is shutting down", identity().program));
+        title::set(&format!("{}: {} process is shutting down", identity().program, self.role));
     }
 
     fn reopen(&self) {
@@ -310,10 +348,14 @@ pub async fn next_signal(queue: &SignalQueue, source: &Source) -> Received {
     }
 }
 
-/// Waits until each of several services has no connection left.
+/// Waits until each of several services has no connection left, and all that was written to them
+/// is with the kernel.
 pub async fn all_ended(services: &[Rc<dyn Service>]) {
     for service in services {
         service.ended().await;
+    }
+    while driver::has_unsent() {
+        net::sleep(UNSENT_PAUSE_MS).await;
     }
 }
 
@@ -326,6 +368,7 @@ pub fn serve(
     let core = &generation.snapshot.core;
     let connections = usize::try_from(core.connections).unwrap_or(usize::MAX);
     budget::set_limit(connections);
+    counters::enter();
     let taking = if core.multi_accept { Taking::All } else { Taking::One };
     // A worker beyond the seats, which there is not, would only have none.
     let seat = generation.seats.as_ref().and_then(|seats| seats.take(number).ok());
@@ -336,6 +379,10 @@ pub fn serve(
         let own = listeners.by_ref().take(engine.listeners().len()).collect();
         let setup = WorkerSetup { number, listeners: own, seat: seat.clone(), connections };
         services.push(engine.clone().serve(setup));
+        if !core.master_process {
+            // There is no other process that could.
+            engine.keep();
+        }
     }
     Ok(services)
 }

@@ -109,6 +109,16 @@ pub trait Lifecycle {
     fn worker_ends(&self);
     /// Told in the master: a worker died without being asked to leave.
     fn worker_died(&self, number: usize);
+    /// Told in the master: the configuration is put to use, its zones have their memory, and no
+    /// worker is forked yet.
+    fn opened(&self) {}
+    /// Whether there is work for the keeper: the one process beside the workers that looks after
+    /// what they share.
+    fn wants_keeper(&self) -> bool {
+        false
+    }
+    /// The keeper begins, in its process, which has an event loop and no listeners.
+    fn keeper_began(&self) {}
 }
 
 /// One feature of the HTTP engine.

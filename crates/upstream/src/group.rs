@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use balance::{Ask, Index, Members, Memory, PeerIndex, PeerOptions, Tried};
+use balance::{Ask, Health, Index, Members, Memory, PeerIndex, PeerOptions, Tried};
 use net::{Stream, Timer};
 use session::budget::Permit;
 use session::variables::Template;
@@ -293,6 +293,48 @@ impl Group {
     /// A worker that replaces another one has its number.
     pub fn enter_worker(&self, worker: usize) {
         self.live.borrow_mut().home.enter_worker(worker);
+    }
+
+    /// Whether its state lies in a zone, for all workers.
+    pub fn is_shared(&self) -> bool {
+        self.live.borrow().home.is_shared()
+    }
+
+    /// The peers that active checks may look at.
+    pub(crate) fn checkable(&self) -> std::ops::Range<PeerIndex> {
+        0..self.peers.len() as PeerIndex
+    }
+
+    /// Where a peer is, while it belongs to the group.
+    pub(crate) fn address_of(&self, peer: PeerIndex) -> Option<Address> {
+        self.peers.get(peer as usize).map(|peer| peer.address.clone())
+    }
+
+    /// What active checks say of a peer.
+    pub fn health(&self, peer: PeerIndex) -> Health {
+        self.live.borrow_mut().home.health(peer)
+    }
+
+    /// Says what active checks found.
+    pub fn set_health(&self, peer: PeerIndex, health: Health) {
+        self.live.borrow_mut().home.set_health(peer, health);
+    }
+
+    /// Counts a check.
+    pub(crate) fn count_check(&self, peer: PeerIndex, passed: bool) {
+        self.live.borrow_mut().home.checked(peer, passed);
+    }
+
+    /// Lets no requests through to peers that no check has found well yet. `persistent`: those
+    /// that were well before a reload are taken for well.
+    pub(crate) fn await_checks(&self, persistent: bool) {
+        let mut live = self.live.borrow_mut();
+        for peer in 0..self.peers.len() as PeerIndex {
+            let known = live.home.was_checked(peer) && persistent;
+            if !known && live.home.health(peer) == Health::Well {
+                live.home.set_health(peer, Health::Awaited);
+            }
+        }
     }
 
     /// Takes back what a worker had under way when it died. For the master.

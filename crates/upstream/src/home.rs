@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use balance::{
-    Ask, Block, Block1k, Block16k, Block64, Block128k, Index, Members, Memory, PeerIndex, State,
-    Took, Tried, Verdict,
+    Ask, Block, Block1k, Block16k, Block64, Block128k, Health, Index, Members, Memory, PeerIndex,
+    State, Took, Tried, Verdict,
 };
 use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
@@ -156,6 +156,31 @@ impl Home {
     /// See [`State::tries`].
     pub(crate) fn tries(&mut self) -> u32 {
         self.look(|state| state.tries())
+    }
+
+    /// Whether it lies in a zone.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Home::Zone(_))
+    }
+
+    /// What active checks say of a peer.
+    pub(crate) fn health(&mut self, peer: PeerIndex) -> Health {
+        self.look(|state| state.peers().get(peer as usize).map_or(Health::Well, |p| p.health()))
+    }
+
+    /// Whether active checks looked at a peer before.
+    pub(crate) fn was_checked(&mut self, peer: PeerIndex) -> bool {
+        self.look(|state| state.checks().get(peer as usize).is_some_and(|c| c.made > 0))
+    }
+
+    /// See [`State::set_health`].
+    pub(crate) fn set_health(&mut self, peer: PeerIndex, health: Health) {
+        self.look(|state| state.set_health(peer, health));
+    }
+
+    /// See [`State::checked`].
+    pub(crate) fn checked(&mut self, peer: PeerIndex, passed: bool) {
+        self.look(|state| state.checked(peer, passed));
     }
 
     /// Requests under way at a peer.

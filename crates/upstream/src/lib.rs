@@ -18,6 +18,7 @@ pub mod bind;
 mod compile;
 pub mod directives;
 mod group;
+pub mod health;
 mod home;
 pub mod methods;
 mod pool;

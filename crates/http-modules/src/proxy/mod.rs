@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 mod cookies;
 mod directives;
+mod health;
 mod pass;
 mod redirect;
 mod request;
@@ -25,6 +26,8 @@ use session::variables::Builtin;
 use settings::Settings;
 use smallvec::SmallVec;
 use std::rc::Rc;
+
+pub use health::MODULE as HEALTH_CHECK;
 
 /// The module.
 pub static MODULE: Module = Module {
@@ -95,6 +98,7 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     let Some((url, span)) = found else { return };
     match target::compile(c, scope, &url, &builder.location, may_have_path) {
         Ok(target) => {
+            health::attach(c, scope, &builder.location.error_log, &target);
             let settings = Settings::compile(c, scope, target);
             builder.handler(Proxy { settings: Rc::new(settings) });
         }

@@ -1,0 +1,147 @@
+//! Active checks: whether the servers of a group are well, asked again and again by one process.
+//!
+//! `directives` declares `health_check` and `match`, `rules` says what a good answer is, `probe`
+//! looks once at one server, `monitor` does so for a whole group and tells it what it found. The
+//! group must lie in a zone: the keeper writes there, and all workers read.
+
+pub mod directives;
+mod monitor;
+mod probe;
+mod rules;
+
+use config::{Scope, Span};
+use session::contexts::LOCATION;
+use session::log::Log;
+use std::rc::Rc;
+
+pub use balance::Health;
+pub use directives::{DIRECTIVES, HEALTH_CHECK, Kind, Line};
+pub use monitor::Check;
+pub use probe::{Patience, Probe};
+pub use rules::Rules;
+
+use crate::Group;
+use directives::{BODY, EXPECT, HEADER, MATCH_BLOCK, SEND, STATUS};
+use rules::Expect;
+
+/// What a place adds to its `health_check` line.
+pub struct Place<'a> {
+    /// The group that the place passes to.
+    pub group: Rc<Group>,
+    /// The head of a request of checks over HTTP, less its first line and the empty one:
+    /// complete field lines. Unused in stream.
+    pub fields: &'a [u8],
+    /// The time limits of the place.
+    pub patience: Patience,
+    /// Where changes are logged.
+    pub log: Log,
+}
+
+/// The check that `line` asks for at a level; faults go to its sink.
+pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> Option<Rc<Check>> {
+    let Place { group, fields, patience, log } = place;
+    if !group.is_shared() {
+        let name = group.name();
+        scope.error(span, format!("\"health_check\" requires a \"zone\" in upstream \"{name}\""));
+        return None;
+    }
+    let rules = match &line.matching {
+        Some(name) => match find_match(scope, name) {
+            Some(block) => Some(block),
+            None => {
+                scope.error(span, format!("match \"{name}\" not found"));
+                return None;
+            }
+        },
+        None => None,
+    };
+    let is_http = line.kind == Kind::Native && LOCATION == scope.context();
+    let probe = match line.kind {
+        Kind::Protocol(protocol) if rules.is_none() => {
+            Probe::Protocol { protocol, user: line.user.clone() }
+        }
+        Kind::Protocol(_) => {
+            scope.error(span, "\"match\" has no meaning for this \"type\"");
+            return None;
+        }
+        _ => match Wanted::of(rules.as_ref()) {
+            Wanted::Mixed => {
+                scope.error(span, "a \"match\" is about an HTTP answer or about bytes, not both");
+                return None;
+            }
+            Wanted::Answer if !is_http => {
+                scope.error(span, "\"match\" is about an HTTP answer, and none is asked for");
+                return None;
+            }
+            Wanted::Bytes if is_http => {
+                scope.error(span, "\"send\" and \"expect\" require \"type=tcp\"");
+                return None;
+            }
+            _ if is_http => Probe::Http {
+                request: request(&line, fields),
+                rules: rules.as_ref().map(http_rules).unwrap_or_default(),
+            },
+            _ => {
+                let (send, expect) = rules.as_ref().map(bytes).unwrap_or_default();
+                Probe::Tcp { send, expect }
+            }
+        },
+    };
+    Some(Check::new(group, line, probe, patience, log))
+}
+
+/// The `match` block of that name, which stands on the level of the engine.
+fn find_match<'t>(scope: &Scope<'t>, name: &str) -> Option<Scope<'t>> {
+    let mut level = Some(scope.clone());
+    while let Some(here) = level {
+        let found = here.blocks(&MATCH_BLOCK).into_iter().find(|(found, _)| found == name);
+        if let Some((_, block)) = found {
+            return Some(block);
+        }
+        level = here.parent();
+    }
+    None
+}
+
+/// What a `match` block is about.
+enum Wanted {
+    Nothing,
+    Answer,
+    Bytes,
+    Mixed,
+}
+
+impl Wanted {
+    fn of(block: Option<&Scope<'_>>) -> Wanted {
+        let Some(block) = block else { return Wanted::Nothing };
+        let answer = block.has_local(&STATUS) || block.has_local(&HEADER) || block.has_local(&BODY);
+        let bytes = block.has_local(&SEND) || block.has_local(&EXPECT);
+        match (answer, bytes) {
+            (false, false) => Wanted::Nothing,
+            (true, false) => Wanted::Answer,
+            (false, true) => Wanted::Bytes,
+            (true, true) => Wanted::Mixed,
+        }
+    }
+}
+
+fn http_rules(block: &Scope<'_>) -> Rules {
+    Rules {
+        status: block.local(&STATUS),
+        headers: block.all_local(&HEADER),
+        body: block.local(&BODY),
+    }
+}
+
+fn bytes(block: &Scope<'_>) -> (Box<[u8]>, Option<Expect>) {
+    (block.local(&SEND).unwrap_or_default().into(), block.local(&EXPECT))
+}
+
+fn request(line: &Line, fields: &[u8]) -> Box<[u8]> {
+    let connection = if line.keepalive_ms > 0 { "" } else { "Connection: close\r\n" };
+    let mut head = format!("GET {} HTTP/1.1\r\n", line.uri).into_bytes();
+    head.extend_from_slice(fields);
+    head.extend_from_slice(connection.as_bytes());
+    head.extend_from_slice(b"\r\n");
+    head.into()
+}

@@ -1,0 +1,177 @@
+//! Checking again and again: one task per server of a checked group, in the keeper process.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use balance::PeerIndex;
+use net::{Address, Stream};
+use session::log::{Level, Log, no_context};
+
+use super::Health;
+use super::directives::Line;
+use super::probe::{Fault, Patience, Probe};
+use crate::Group;
+
+/// A check of a group, as one place of the configuration describes it.
+pub struct Check {
+    group: Rc<Group>,
+    line: Line,
+    probe: Probe,
+    patience: Patience,
+    log: Log,
+    /// The servers that have a task.
+    watched: RefCell<HashSet<PeerIndex>>,
+    ended: Cell<bool>,
+}
+
+/// What a task knows of its server.
+struct Record {
+    peer: PeerIndex,
+    address: Address,
+    health: Health,
+    /// Checks in a row with the same outcome.
+    run: u32,
+    passed: bool,
+    kept: Option<(Stream, u64)>,
+}
+
+impl Check {
+    /// A check that did not begin.
+    pub fn new(
+        group: Rc<Group>,
+        line: Line,
+        probe: Probe,
+        patience: Patience,
+        log: Log,
+    ) -> Rc<Check> {
+        let (watched, ended) = (RefCell::default(), Cell::new(false));
+        Rc::new(Check { group, line, probe, patience, log, watched, ended })
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Rc<Group> {
+        &self.group
+    }
+
+    /// Keeps requests away from servers that were never looked at, if the line says so. For the
+    /// master, before there are workers.
+    pub fn prepare(&self) {
+        if self.line.mandatory {
+            self.group.await_checks(self.line.persistent);
+        }
+    }
+
+    /// Begins, in a process with a started driver.
+    pub fn begin(self: &Rc<Check>) {
+        let check = self.clone();
+        net::spawn(async move {
+            // Servers that come to the group later are found within an interval.
+            while !check.ended.get() {
+                check.watch();
+                net::sleep(check.line.interval_ms).await;
+            }
+        });
+    }
+
+    /// No more verdicts from now on.
+    pub fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// Starts a task for each server that has none.
+    fn watch(self: &Rc<Check>) {
+        for peer in self.group.checkable() {
+            if self.watched.borrow_mut().insert(peer) {
+                let check = self.clone();
+                net::spawn(async move {
+                    check.follow(peer).await;
+                    check.watched.borrow_mut().remove(&peer);
+                });
+            }
+        }
+    }
+
+    /// Checks one server until it leaves the group.
+    async fn follow(&self, peer: PeerIndex) {
+        let Some(address) = self.group.address_of(peer) else { return };
+        let health = self.group.health(peer);
+        let mut record = Record { peer, address, health, run: 0, passed: false, kept: None };
+        loop {
+            let due_ms = net::now() + self.line.interval_ms + self.jitter();
+            let outcome = self.look(&mut record).await;
+            if self.ended.get() || self.group.address_of(peer).as_ref() != Some(&record.address) {
+                return;
+            }
+            self.judge(&mut record, outcome);
+            net::sleep(due_ms.saturating_sub(net::now()).max(1)).await;
+        }
+    }
+
+    fn jitter(&self) -> u64 {
+        match self.line.jitter_ms {
+            0 => 0,
+            most => session::random::u64() % (most + 1),
+        }
+    }
+
+    async fn look(&self, record: &mut Record) -> Result<(), Fault> {
+        let address = match (&record.address, self.line.port) {
+            (Address::Inet(address), Some(port)) => {
+                let mut address = *address;
+                address.set_port(port);
+                Address::Inet(address)
+            }
+            (address, _) => address.clone(),
+        };
+        let now_ms = net::now();
+        let kept = record.kept.take();
+        let young = |born: u64| now_ms.saturating_sub(born) < self.line.keepalive_ms;
+        let kept = kept.filter(|(_, born)| young(*born));
+        let born = kept.as_ref().map_or(now_ms, |(_, born)| *born);
+        let stream = kept.map(|(stream, _)| stream);
+        let again = self.probe.look(&address, self.patience, stream).await?;
+        record.kept = again.filter(|_| self.line.keepalive_ms > 0).map(|stream| (stream, born));
+        Ok(())
+    }
+
+    /// Counts an outcome, and tells the group when it makes a change.
+    fn judge(&self, record: &mut Record, outcome: Result<(), Fault>) {
+        let passed = outcome.is_ok();
+        record.run = if record.passed == passed { record.run.saturating_add(1) } else { 1 };
+        record.passed = passed;
+        self.group.count_check(record.peer, passed);
+        let enough = if passed { self.line.passes } else { self.line.fails };
+        let next = if passed { Health::Well } else { Health::Ill };
+        if record.run < enough || record.health == next {
+            return;
+        }
+        let before = record.health;
+        record.health = next;
+        self.group.set_health(record.peer, next);
+        self.tell(record, before, outcome);
+    }
+
+    fn tell(&self, record: &Record, before: Health, outcome: Result<(), Fault>) {
+        let name = self.line.matching.as_deref().unwrap_or("");
+        let (peer, group) = (&record.address, self.group.name());
+        match outcome {
+            Err(Fault { doing, reason }) => {
+                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                let message = format_args!(
+                    "peer is unhealthy while {doing}{reason}, health check \"{name}\" of peer \
+                     {peer} in upstream \"{group}\""
+                );
+                self.log.write(Level::Warn, None, message, &no_context);
+            }
+            Ok(()) if before != Health::Well => {
+                let message = format_args!(
+                    "peer is healthy, health check \"{name}\" of peer {peer} in upstream \
+                     \"{group}\""
+                );
+                self.log.write(Level::Notice, None, message, &no_context);
+            }
+            Ok(()) => {}
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! One look at one server: connect, ask, judge.
+
+use std::future::poll_fn;
+
+use net::{Address, ConnectOptions, Stream};
+use wire::checks::{Dialogue, Progress, Protocol};
+use wire::http1::{
+    ChunkDecoder, ChunkEvent, Field, ParsedResponse, ResponseFraming, ResponseParser, StatusLine,
+    Trailers, Version, response_framing, token,
+};
+
+use super::rules::{Expect, Rules, Sight};
+
+/// The longest head of an answer.
+const HEAD_MAX: usize = 64 * 1024;
+/// How much of a body, or of a dialogue, is looked at.
+const BODY_MAX: usize = 256 * 1024;
+const BLOCK: usize = 16 * 1024;
+
+/// What is asked of a server.
+pub enum Probe {
+    /// A request, and what its answer must be.
+    Http { request: Box<[u8]>, rules: Rules },
+    /// An open connection; and what is sent and expected over it.
+    Tcp { send: Box<[u8]>, expect: Option<Expect> },
+    /// A dialogue in a protocol.
+    Protocol { protocol: Protocol, user: Option<Box<str>> },
+}
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the connection stands.
+    pub connect_ms: u64,
+    /// For all that follows.
+    pub talk_ms: u64,
+}
+
+/// Why a check failed: what it was doing, and perhaps what went wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub doing: &'static str,
+    pub reason: Option<String>,
+}
+
+impl Fault {
+    fn of(doing: &'static str, reason: impl Into<String>) -> Fault {
+        Fault { doing, reason: Some(reason.into()) }
+    }
+}
+
+impl Probe {
+    /// Looks at the server at `address`, over `kept` if there is a connection and it still works.
+    /// The result is a connection for the next look, when the server leaves it open.
+    ///
+    /// # Errors
+    /// Why the server is not well.
+    pub async fn look(
+        &self,
+        address: &Address,
+        patience: Patience,
+        kept: Option<Stream>,
+    ) -> Result<Option<Stream>, Fault> {
+        if let Some(stream) = kept
+            && let Ok(again) = self.talk(stream, patience).await
+        {
+            return Ok(again);
+        }
+        // A kept connection that fails proves nothing: the server may have closed it.
+        let options = ConnectOptions::default();
+        let connecting = net::connect(address, &options);
+        let stream = match net::timeout(patience.connect_ms, connecting).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return Err(Fault::of("connecting", error.to_string())),
+            None => return Err(Fault::of("connecting", "timed out")),
+        };
+        self.talk(stream, patience).await
+    }
+
+    async fn talk(&self, stream: Stream, patience: Patience) -> Result<Option<Stream>, Fault> {
+        let talk = async {
+            match self {
+                Probe::Http { request, rules } => ask(&stream, request, rules).await,
+                Probe::Tcp { send, expect } => {
+                    exchange(&stream, send, expect.as_ref()).await.map(|()| false)
+                }
+                Probe::Protocol { protocol, user } => {
+                    converse(&stream, *protocol, user.as_deref()).await.map(|()| false)
+                }
+            }
+        };
+        match net::timeout(patience.talk_ms, talk).await {
+            Some(outcome) => Ok(outcome?.then_some(stream)),
+            None => Err(Fault::of("waiting for an answer", "timed out")),
+        }
+    }
+}
+
+async fn send(stream: &Stream, bytes: &[u8]) -> Result<(), Fault> {
+    let sent = stream.write_all(bytes).await;
+    sent.map_err(|error| Fault::of("sending", session::log::os_text(&error)))
+}
+
+/// Appends what comes to `input`; false at the end of the stream.
+async fn receive(stream: &Stream, input: &mut Vec<u8>) -> Result<bool, Fault> {
+    match poll_fn(|cx| stream.poll_lend(cx, BLOCK)).await {
+        Ok(block) => {
+            input.extend_from_slice(block.filled());
+            Ok(!block.is_empty())
+        }
+        Err(error) => Err(Fault::of("receiving", session::log::os_text(&error))),
+    }
+}
+
+async fn exchange(stream: &Stream, bytes: &[u8], expect: Option<&Expect>) -> Result<(), Fault> {
+    if !bytes.is_empty() {
+        send(stream, bytes).await?;
+    }
+    let Some(expect) = expect else { return Ok(()) };
+    let mut input = Vec::new();
+    loop {
+        let open = receive(stream, &mut input).await?;
+        match expect.look(&input) {
+            Sight::Met => return Ok(()),
+            Sight::NotYet if open && input.len() < BODY_MAX => {}
+            _ => return Err(Fault { doing: "checking what it says", reason: None }),
+        }
+    }
+}
+
+async fn converse(stream: &Stream, protocol: Protocol, user: Option<&str>) -> Result<(), Fault> {
+    let mut dialogue = Dialogue::new(protocol, user);
+    let mut random = [0; 64];
+    for part in random.chunks_mut(8) {
+        part.copy_from_slice(&session::random::u64().to_ne_bytes());
+    }
+    let first = dialogue.begin(&random);
+    if !first.is_empty() {
+        send(stream, &first).await?;
+    }
+    let mut input = Vec::new();
+    loop {
+        input.clear();
+        receive(stream, &mut input).await?;
+        match dialogue.receive(&input) {
+            Progress::More => {}
+            Progress::Send(bytes) => send(stream, &bytes).await?,
+            Progress::Passed(farewell) => {
+                // The verdict stands whether or not it hears the farewell.
+                let _ = stream.write_all(&farewell).await;
+                return Ok(());
+            }
+            Progress::Failed(reason) => return Err(Fault::of("talking to it", reason)),
+        }
+    }
+}
+
+/// Sends a request and judges the answer; true when the connection can be used again.
+async fn ask(stream: &Stream, request: &[u8], rules: &Rules) -> Result<bool, Fault> {
+    send(stream, request).await?;
+    let mut input = Vec::new();
+    let mut fields = Vec::new();
+    let (length, line) = read_head(stream, &mut input, &mut fields).await?;
+    let head = &input[..length];
+    if let Some(doing) = rules.judge_head(head, line.status, &fields) {
+        return Err(Fault { doing, reason: Some(format!("status {}", line.status)) });
+    }
+    let framing = response_framing(line.status, false, false, head, &fields)
+        .map_err(|_| Fault::of("checking HTTP header", "invalid framing"))?;
+    let keeps = keeps_open(&line, head, &fields);
+    let rest = input.split_off(length);
+    let (body, whole) = read_body(stream, rest, framing).await?;
+    if let Some(doing) = rules.judge_body(&body) {
+        return Err(Fault { doing, reason: None });
+    }
+    Ok(whole && keeps && framing != ResponseFraming::UntilClose)
+}
+
+fn keeps_open(line: &StatusLine, head: &[u8], fields: &[Field]) -> bool {
+    let told = |word: &str| {
+        let mut named = fields.iter().filter(|f| f.known == wire::http1::Known::Connection);
+        named.any(|field| token::has_token(field.value.of(head), word))
+    };
+    line.version == Version::HTTP_11 && !told("close")
+}
+
+/// Reads until a final head is complete: its length and status line.
+async fn read_head(
+    stream: &Stream,
+    input: &mut Vec<u8>,
+    fields: &mut Vec<Field>,
+) -> Result<(usize, StatusLine), Fault> {
+    let mut parser = ResponseParser::new(1000);
+    loop {
+        let open = receive(stream, input).await?;
+        loop {
+            let parsed = parser.parse(input, fields);
+            match parsed.map_err(|_| Fault::of("parsing HTTP answer", "invalid head"))? {
+                ParsedResponse::Complete { len, line } if line.status < 200 => {
+                    // 100 (Continue) and its like; the real head follows.
+                    input.drain(..len);
+                    parser = ResponseParser::new(1000);
+                }
+                ParsedResponse::Complete { len, line } => return Ok((len, line)),
+                ParsedResponse::Partial => break,
+            }
+        }
+        if !open {
+            return Err(Fault::of("parsing HTTP answer", "closed prematurely"));
+        }
+        if input.len() > HEAD_MAX {
+            return Err(Fault::of("parsing HTTP answer", "too large a head"));
+        }
+    }
+}
+
+/// The first part of the body, and whether that is all of it.
+async fn read_body(
+    stream: &Stream,
+    mut input: Vec<u8>,
+    framing: ResponseFraming,
+) -> Result<(Vec<u8>, bool), Fault> {
+    let mut decoder = ChunkDecoder::for_response(Trailers::Skip);
+    let mut body = Vec::new();
+    loop {
+        let over = match framing {
+            ResponseFraming::None => true,
+            ResponseFraming::Length(length) => {
+                let left = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(body.len());
+                body.extend(input.drain(..left.min(input.len())));
+                body.len() as u64 >= length
+            }
+            ResponseFraming::UntilClose => {
+                body.append(&mut input);
+                false
+            }
+            ResponseFraming::Chunked => decode(&mut decoder, &mut input, &mut body)?,
+        };
+        if over {
+            return Ok((body, input.is_empty()));
+        }
+        if body.len() >= BODY_MAX {
+            body.truncate(BODY_MAX);
+            return Ok((body, false));
+        }
+        if !receive(stream, &mut input).await? {
+            return match framing {
+                ResponseFraming::UntilClose => Ok((body, false)),
+                _ => Err(Fault::of("reading HTTP body", "closed prematurely")),
+            };
+        }
+    }
+}
+
+/// Moves decoded bytes to `body`; true at the end.
+fn decode(
+    decoder: &mut ChunkDecoder,
+    input: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+) -> Result<bool, Fault> {
+    let mut at = 0;
+    loop {
+        let event = decoder.decode(&input[at..]);
+        match event.map_err(|_| Fault::of("reading HTTP body", "invalid chunks"))? {
+            ChunkEvent::Data { skip, take } => {
+                body.extend_from_slice(&input[at + skip..at + skip + take]);
+                at += skip + take;
+            }
+            ChunkEvent::NeedMore { consumed } => {
+                input.drain(..at + consumed);
+                return Ok(false);
+            }
+            ChunkEvent::Done { consumed } => {
+                input.drain(..at + consumed);
+                return Ok(true);
+            }
+        }
+    }
+}
