@@ -14,6 +14,7 @@ pub mod host;
 pub mod identity;
 pub mod opening;
 pub mod process;
+pub mod sandbox;
 pub mod shared;
 pub mod signals;
 pub mod socket;

@@ -168,6 +168,15 @@ impl Source {
     }
 }
 
+/// Whether sources were closed whose last bytes are still to be sent. A process that ends now
+/// would lose them. They have at most half a minute.
+pub fn has_unsent() -> bool {
+    with(|s| match &mut s.backend {
+        Backend::Uring(uring) => uring.has_orphans(),
+        _ => false,
+    })
+}
+
 /// Operations that wait for something.
 pub(super) const WAITS: u32 = RECEIVING | POLLING_READ | POLLING_WRITE | POLLING_HANG;
 

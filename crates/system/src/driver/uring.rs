@@ -325,6 +325,13 @@ impl Uring {
         None
     }
 
+    /// Whether bytes of closed connections are still to be sent.
+    pub(super) fn has_orphans(&mut self) -> bool {
+        let Uring { orphans, sends, .. } = self;
+        orphans.retain(|one| sends.get(one.send).is_some_and(|send| send.serial == one.serial));
+        !orphans.is_empty()
+    }
+
     /// Closes this process's copy of a ring that another process made, and touches nothing else.
     pub(super) fn abandon(self) {
         // SAFETY: the ring is forgotten below, so that nobody closes its descriptor twice.
