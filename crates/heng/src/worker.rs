@@ -224,9 +224,6 @@ pub fn start_driver(kind: driver::Kind, log: &Log) -> io::Result<()> {
 /// How often a worker that is ending looks whether the last bytes are sent.
 const UNSENT_PAUSE_MS: u64 = 20;
 
-/// How often a worker that is ending looks whether the last bytes are sent.
-const UNSENT_PAUSE_MS: u64 = 20;
-
 /// A process that serves: its services and its ear for signals.
 pub struct Worker {
     snapshot: Rc<Snapshot>,
