@@ -61,7 +61,7 @@ macro_rules! blocks {
 
             #[inline]
             fn state(&mut self) -> State<'_> {
-                let count = self.head.count().min(Self::ROOM);
+                let count = self.head.room().min(Self::ROOM);
                 State {
                     head: &mut self.head,
                     peers: &mut self.peers[..count],

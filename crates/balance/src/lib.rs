@@ -53,6 +53,7 @@ pub mod ip_hash;
 pub mod least_conn;
 pub mod least_time;
 pub mod maglev;
+mod membership;
 mod method;
 #[cfg(test)]
 mod model;
@@ -69,6 +70,7 @@ pub use ask::{Ask, Key};
 pub use block::{Block, Block1k, Block16k, Block64, Block128k};
 pub use checks::{Checks, Health};
 pub use index::{Index, Members};
+pub use membership::Tier;
 pub use method::{METHODS, Method, method};
 pub use peer::{Peer, PeerOptions, Verdict};
 pub use state::{Memory, PeerIndex, State};

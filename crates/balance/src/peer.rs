@@ -45,6 +45,7 @@ impl Default for PeerOptions {
 /// Values of `Peer::down`.
 const DOWN: u8 = 1;
 const DRAINING: u8 = 2;
+const VACANT: u8 = 3;
 
 /// Values of `Peer::health`.
 const ILL: u8 = 1;
@@ -110,6 +111,68 @@ pub enum Verdict {
 }
 
 impl Peer {
+    /// A place where there is no peer.
+    pub(crate) const VACANT: Peer = Peer {
+        current: 0,
+        accessed: 0,
+        checked: 0,
+        weight: 0,
+        effective: 0,
+        conns: 0,
+        max_conns: 0,
+        fails: 0,
+        max_fails: 0,
+        fail_timeout: 0,
+        class: 0,
+        slow_start_ms: 0,
+        down: VACANT,
+        place: Place::Out as u8,
+        frozen: 0,
+        health: 0,
+    };
+
+    /// Whether there is no peer at this place. Requests may be under way at the one that left.
+    pub fn is_vacant(&self) -> bool {
+        self.down == VACANT
+    }
+
+    /// The peer leaves. What is under way stays counted.
+    pub(crate) fn leave(&mut self) {
+        *self = Peer { conns: self.conns, ..Peer::VACANT };
+    }
+
+    /// Takes on what a configuration says, and keeps its loads and failures.
+    pub(crate) fn reconfigure(&mut self, options: &PeerOptions) {
+        let fresh = Peer::new(options);
+        self.max_conns = fresh.max_conns;
+        self.max_fails = fresh.max_fails;
+        self.fail_timeout = fresh.fail_timeout;
+        self.slow_start_ms = fresh.slow_start_ms;
+        self.down = fresh.down;
+        if self.weight != fresh.weight {
+            self.weight = fresh.weight;
+            self.effective = fresh.weight;
+        }
+    }
+
+    /// Most requests under way at once; 0 is no limit.
+    pub fn max_conns(&self) -> u32 {
+        self.max_conns
+    }
+
+    /// What a configuration would say of it now.
+    pub fn options(&self) -> PeerOptions {
+        PeerOptions {
+            weight: self.weight,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+            max_conns: self.max_conns,
+            down: self.is_down(),
+            drain: self.is_draining(),
+            slow_start_ms: self.slow_start_ms,
+        }
+    }
+
     pub(crate) fn new(options: &PeerOptions) -> Peer {
         let weight = options.weight.max(1);
         Peer {
@@ -156,7 +219,7 @@ impl Peer {
 
     /// Whether not even clients that are bound to it may be sent to it.
     pub(crate) fn is_barred(&self) -> bool {
-        self.is_down() || self.health != 0
+        self.is_down() || self.is_vacant() || self.health != 0
     }
 
     /// What active checks say of it.

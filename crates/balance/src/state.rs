@@ -45,10 +45,10 @@ plain! {
 }
 
 impl Head {
-    /// The peers of both tiers. Added without overflow: a shared state may hold anything.
+    /// How many peers there is room for, in both tiers.
     #[cfg(feature = "zone")]
-    pub(crate) fn count(&self) -> usize {
-        self.tiers[0].count as usize + self.tiers[1].count as usize
+    pub(crate) fn room(&self) -> usize {
+        self.room as usize
     }
 }
 
@@ -85,9 +85,14 @@ plain! {
         pub(crate) up: u32,
         /// Counts changes of membership and weights.
         pub(crate) generation: u32,
+        /// The peers that there is room for: those of the first tier end where the second begins.
+        pub(crate) room: u32,
+        /// The peers that there are.
+        pub(crate) members: u32,
         /// How much more than its share a peer may have under way, in hundredths of the share;
         /// 0 is without a bound.
         pub(crate) factor: u32,
+        pub(crate) unused: u32,
     }
 }
 
@@ -126,7 +131,21 @@ impl Memory {
     /// # Panics
     /// When the two lists together hold 2^31 peers or more.
     pub fn new(method: &Method, primaries: &[PeerOptions], backups: &[PeerOptions]) -> Memory {
-        let count = primaries.len() + backups.len();
+        Memory::with_room(method, primaries, backups, [0; 2])
+    }
+
+    /// As [`Memory::new`], with room for at least `room` peers in each tier.
+    ///
+    /// # Panics
+    /// When there is room for 2^31 peers or more.
+    pub fn with_room(
+        method: &Method,
+        primaries: &[PeerOptions],
+        backups: &[PeerOptions],
+        room: [usize; 2],
+    ) -> Memory {
+        let room = [room[0].max(primaries.len()), room[1].max(backups.len())];
+        let count = room[0].saturating_add(room[1]);
         assert!(count < 1 << 31, "a group of {count} peers");
         let tier = |first: usize, count: usize| Tier {
             first: first as u32,
@@ -135,13 +154,15 @@ impl Memory {
         };
         let mut memory = Memory {
             head: Head {
-                tiers: [tier(0, primaries.len()), tier(primaries.len(), backups.len())],
+                tiers: [tier(0, primaries.len()), tier(room[0], backups.len())],
                 method: method::place(method) as u32,
                 up: primaries.iter().chain(backups).filter(|peer| !peer.down && !peer.drain).count()
                     as u32,
+                room: count as u32,
+                members: (primaries.len() + backups.len()) as u32,
                 ..Head::default()
             },
-            peers: primaries.iter().chain(backups).map(Peer::new).collect(),
+            peers: padded(primaries, room[0]).chain(padded(backups, room[1])).collect(),
             times: vec![Times::default(); count].into(),
             checks: vec![Checks::default(); count].into(),
             positions: vec![0; count].into(),
@@ -175,6 +196,12 @@ impl Memory {
     pub fn peers(&self) -> &[Peer] {
         &self.peers
     }
+}
+
+/// The peers of a tier, and behind them the vacant places up to its room.
+fn padded(peers: &[PeerOptions], room: usize) -> impl Iterator<Item = Peer> {
+    let vacant = std::iter::repeat_n(Peer::VACANT, room - peers.len());
+    peers.iter().map(Peer::new).chain(vacant)
 }
 
 impl State<'_> {
@@ -368,7 +395,7 @@ impl State<'_> {
 
     /// Whether the group is one primary without any backup.
     pub fn is_single(&self) -> bool {
-        self.peers.len() == 1 && self.head.tiers[0].count == 1
+        self.head.members == 1 && self.head.tiers[0].count == 1 && !self.peers[0].is_vacant()
     }
 
     pub(crate) fn tier_of(&self, peer: PeerIndex) -> usize {
@@ -402,7 +429,7 @@ impl State<'_> {
     }
 
     /// After a change of membership or weights.
-    fn rebuild(&mut self, tier: usize) {
+    pub(crate) fn rebuild(&mut self, tier: usize) {
         let members = self.head.tiers[tier].members();
         let peers = &self.peers[members.start as usize..members.end as usize];
         self.head.tiers[tier].weight = peers.iter().map(|peer| u64::from(peer.weight)).sum();
@@ -414,7 +441,7 @@ impl State<'_> {
         METHODS.get(self.head.method as usize).copied().unwrap_or(&round_robin::METHOD)
     }
 
-    fn known(&self, peer: PeerIndex) -> Option<usize> {
+    pub(crate) fn known(&self, peer: PeerIndex) -> Option<usize> {
         ((peer as usize) < self.peers.len()).then_some(peer as usize)
     }
 }
