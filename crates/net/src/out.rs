@@ -272,7 +272,7 @@ impl OutQueue {
             let n = written? as u64;
             self.consume(n);
         }
-        Poll::Ready(Ok(()))
+        stream.poll_flush(cx)
     }
 
     /// One call to the kernel for the piece or pieces at the front.

@@ -98,6 +98,9 @@ impl Splicer {
         limit: u64,
     ) -> Poll<io::Result<Filled>> {
         debug_assert_eq!(self.held, 0, "an unfinished pipe is drained first");
+        if from.tls().is_some() {
+            return Poll::Ready(Ok(Filled::Unsupported));
+        }
         let limit = limit.min(CAPACITY as u64) as usize;
         loop {
             ready!(from.source().poll_readable_in_place(cx));
@@ -231,7 +234,7 @@ fn take_received(from: &Stream, pipe: &Pipe, limit: usize) -> Option<io::Result<
 pub async fn splice_pump(from: &Stream, to: &Stream, length: u64) -> Result<u64, Broken> {
     let mut rest = length;
     let mut splicer = Splicer::new();
-    if length >= WORTHWHILE {
+    if length >= WORTHWHILE && to.tls().is_none() {
         while rest > 0 {
             let filled = poll_fn(|cx| splicer.poll_fill(cx, from, rest));
             match filled.await.map_err(first)? {

@@ -8,6 +8,7 @@
 //! A driver may receive before it is asked to and send after it was asked to (`system::driver`,
 //! `ahead.rs`). So what was received ahead is read first, and closing is the source's work.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +21,7 @@ use system::driver::{Interest, Source};
 use system::socket::{self, SocketError};
 
 use crate::buffer::Block;
+use crate::tls::Session;
 
 /// Whether more bytes follow at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +39,11 @@ pub struct Stream {
     source: Source,
     /// Present until the stream is dropped or given away.
     fd: Option<OwnedFd>,
+    /// What reads and writes go through once the connection speaks TLS.
+    tls: OnceCell<Box<Session>>,
 }
 
-const _: () = assert!(size_of::<Stream>() == 8);
+const _: () = assert!(size_of::<Stream>() == 16);
 
 impl Stream {
     /// Watches a non-blocking socket. `established`: connected already, so that reading and
@@ -55,18 +59,38 @@ impl Stream {
         if established {
             source.assume_ready();
         }
-        Ok(Stream { source, fd: Some(fd) })
+        Ok(Stream { source, fd: Some(fd), tls: OnceCell::new() })
+    }
+
+    /// The connection's TLS, once a handshake is over.
+    #[inline]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.get().map(|session| &**session)
+    }
+
+    /// Puts TLS above the socket, for the rest of the connection's life.
+    pub(crate) fn secure(&self, session: Box<Session>) {
+        let is_first = self.tls.set(session).is_ok();
+        debug_assert!(is_first, "a connection has one handshake");
     }
 
     /// Ready when a read may make progress.
     #[inline]
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.source.poll_readable(cx)
+        match self.tls() {
+            None => self.source.poll_readable(cx),
+            // Records without data make the socket readable and nothing to read.
+            Some(tls) => tls.poll_received(self, cx).map(drop),
+        }
     }
 
     /// Ready when a write may make progress.
     #[inline]
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(tls) = self.tls() {
+            // A failure is told by the write.
+            let _ = ready!(tls.poll_flush(self, cx));
+        }
         self.source.poll_writable(cx)
     }
 
@@ -86,6 +110,9 @@ impl Stream {
     /// Reads what is there, at most the buffer; 0 is the end of the stream.
     #[inline]
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = self.tls() {
+            return tls.poll_read(self, cx, buffer);
+        }
         loop {
             ready!(self.source.poll_readable(cx));
             if let Some(outcome) = self.receive(buffer) {
@@ -112,6 +139,20 @@ impl Stream {
     /// As [`Stream::poll_lend`], reading at most `limit` bytes although the block may hold more.
     #[inline]
     pub fn poll_lend_limited(
+        &self,
+        cx: &mut Context<'_>,
+        size: usize,
+        limit: usize,
+    ) -> Poll<io::Result<Block>> {
+        match self.tls() {
+            None => self.poll_lend_plain(cx, size, limit),
+            Some(tls) => tls.poll_lend(self, cx, size, limit),
+        }
+    }
+
+    /// As [`Stream::poll_lend_limited`], below TLS.
+    #[inline]
+    pub(crate) fn poll_lend_plain(
         &self,
         cx: &mut Context<'_>,
         size: usize,
@@ -190,6 +231,9 @@ impl Stream {
         bytes: &[u8],
         push: Push,
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = self.tls() {
+            return tls.poll_send(self, cx, &[IoSlice::new(bytes)], push);
+        }
         if let Some(outcome) = ready!(self.poll_send_behind(cx, &[IoSlice::new(bytes)], push)) {
             return Poll::Ready(outcome);
         }
@@ -209,6 +253,30 @@ impl Stream {
     /// Writes what fits of several slices, saying whether more follows.
     #[inline]
     pub fn poll_send_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        push: Push,
+    ) -> Poll<io::Result<usize>> {
+        match self.tls() {
+            None => self.poll_send_plain(cx, slices, push),
+            Some(tls) => tls.poll_send(self, cx, slices, push),
+        }
+    }
+
+    /// Ready when all that was written is below TLS, which may hold back what the socket did not
+    /// take. Whoever writes without an [`OutQueue`](crate::OutQueue) asks for it in the end.
+    #[inline]
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.tls() {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.poll_flush(self, cx),
+        }
+    }
+
+    /// As [`Stream::poll_send_vectored`], below TLS.
+    #[inline]
+    pub(crate) fn poll_send_plain(
         &self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
@@ -243,6 +311,9 @@ impl Stream {
     /// driver's. Failures count as sent; the next call tells them.
     #[inline]
     pub fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(tls) = self.tls() {
+            let _ = ready!(tls.poll_flush(self, cx));
+        }
         self.source.poll_sent(cx)
     }
 
@@ -250,7 +321,7 @@ impl Stream {
     /// process. 0 means that the file ends at `offset`.
     ///
     /// # Errors
-    /// `EINVAL` for a file that `sendfile(2)` cannot read: copy instead.
+    /// `EINVAL` for a file that `sendfile(2)` cannot read, and under TLS: copy instead.
     pub fn poll_send_file(
         &self,
         cx: &mut Context<'_>,
@@ -258,6 +329,9 @@ impl Stream {
         offset: u64,
         length: usize,
     ) -> Poll<io::Result<usize>> {
+        if self.tls().is_some() {
+            return Poll::Ready(Err(Errno::INVAL.into()));
+        }
         // A short count may come from the file's end as well as from a full socket, so it does
         // not clear readiness: waiting for room that is already there would be for ever.
         self.poll_output(cx, None, |fd| {
@@ -310,11 +384,14 @@ impl Stream {
             let n = poll_fn(|cx| self.poll_write(cx, bytes)).await?;
             bytes = &bytes[n..];
         }
-        Ok(())
+        poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Tells the peer that nothing more will be written.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        if let Some(tls) = self.tls() {
+            tls.say_goodbye(self);
+        }
         if self.source.shut_behind() {
             return Ok(());
         }
@@ -353,6 +430,9 @@ impl Stream {
 impl Drop for Stream {
     #[inline]
     fn drop(&mut self) {
+        if let (Some(tls), Some(_)) = (self.tls(), &self.fd) {
+            tls.say_goodbye(self);
+        }
         if let Some(fd) = self.fd.take() {
             self.source.close(fd);
         }
