@@ -347,6 +347,15 @@ impl State<'_> {
         self.head.factor = hundredths;
     }
 
+    /// As [`State::repair`], and takes the loads from `conns`, for callers that count them on
+    /// their own as well.
+    pub fn repair_with(&mut self, conns: impl Fn(PeerIndex) -> u32) {
+        for (peer, record) in (0..).zip(self.peers.iter_mut()) {
+            record.conns = conns(peer);
+        }
+        self.repair();
+    }
+
     /// Builds everything but the peers' own records afresh. For a state whose last holder died
     /// in the middle of an event: the turns start anew, loads and failures stay.
     pub fn repair(&mut self) {
@@ -360,6 +369,13 @@ impl State<'_> {
             self.rebuild(tier);
         }
         (0..self.peers.len()).for_each(|peer| self.bound_timed(peer as PeerIndex));
+    }
+
+    /// Whether a peer would be usable if it had fewer requests.
+    pub fn is_busy(&self) -> bool {
+        let busy =
+            |peer: &Peer| peer.is_in() && peer.is_full() && !peer.is_resting(self.head.clock);
+        self.peers.iter().any(busy)
     }
 
     /// How often a request may try at most: the peers of both tiers that are neither down nor
@@ -554,6 +570,6 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
         assert_eq!(size_of::<Tier>(), 56);
-        assert_eq!(size_of::<Head>(), 8 + 2 * 56 + 16);
+        assert_eq!(size_of::<Head>(), 8 + 2 * 56 + 32);
     }
 }

@@ -135,6 +135,20 @@ impl Attempts {
     /// [`NoPeer`] when every peer was tried, rests, is full or is down.
     pub fn pick(&mut self) -> Result<PeerIndex, NoPeer> {
         self.done(Outcome::NotCounted);
+        // Nobody overtakes those who wait.
+        if self.group.queue().is_occupied() && self.is_fresh() {
+            return Err(NoPeer);
+        }
+        self.pick_first()
+    }
+
+    /// Whether no peer was tried yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.tried.is_empty() && self.current.is_none()
+    }
+
+    /// Picks for a request that stands in front of all that wait.
+    pub(crate) fn pick_first(&mut self) -> Result<PeerIndex, NoPeer> {
         let now_ms = net::now();
         let ask = Ask {
             now: now_ms / 1000,
@@ -281,6 +295,10 @@ impl Attempts {
                 self.fresh = true;
             }
             _ => self.tries = self.tries.saturating_sub(1),
+        }
+        drop(live);
+        if self.group.queue().is_open() {
+            self.group.queue().wake_first();
         }
         verdict
     }

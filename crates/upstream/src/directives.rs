@@ -21,6 +21,7 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::RANDOM,
     &methods::LEAST_TIME,
     &methods::HASH_BALANCE_FACTOR,
+    &methods::QUEUE,
     &ZONE,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,

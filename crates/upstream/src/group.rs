@@ -21,6 +21,7 @@ use crate::attempts::Attempts;
 use crate::home::Home;
 use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
+use crate::queue::Queue;
 
 /// How long a peak of concurrency is remembered, at least.
 const PEAK_WINDOW_MS: u64 = 1_000;
@@ -117,6 +118,7 @@ pub struct Group {
     /// What the engine above keeps with the group.
     extra: OnceCell<Box<dyn Any>>,
     keepalive: Keepalive,
+    queue: Queue,
     live: RefCell<Live>,
 }
 
@@ -218,7 +220,9 @@ impl Group {
             reaper: None,
             retired: false,
         };
+        let queue = Queue::new(settings.choice.queue);
         Rc::new(Group {
+            queue,
             name: settings.name,
             peers,
             choice: settings.choice,
@@ -263,6 +267,36 @@ impl Group {
     /// What [`Group::set_extra`] was given, if it is a `T`.
     pub fn extra<T: 'static>(&self) -> Option<&T> {
         self.extra.get()?.downcast_ref()
+    }
+
+    /// Requests of this worker that wait for a peer.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Whether a peer could be used if it were not full.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.live.borrow_mut().home.is_busy()
+    }
+
+    /// Counts one more that waits, over all workers; `false` when there are `most` already.
+    pub(crate) fn count_waiting(&self, most: u32) -> bool {
+        let mut live = self.live.borrow_mut();
+        match live.home.waiting() {
+            Some(waiting) => waiting.enter(most),
+            None => (self.queue.len() as u64) < u64::from(most),
+        }
+    }
+
+    /// One that waited waits no more.
+    pub(crate) fn uncount_waiting(&self) {
+        if let Some(waiting) = self.live.borrow_mut().home.waiting() {
+            waiting.leave();
+        }
     }
 
     /// Begins a request: nothing is tried yet.

@@ -14,7 +14,7 @@ use balance::{
 use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
 
-/// Workers whose requests under way are counted apart. One more only loses that guard.
+/// Workers whose requests under way are counted apart. More than these share one count.
 const WORKERS: usize = 128;
 
 /// The state of a group.
@@ -28,8 +28,8 @@ pub(crate) struct Shared {
     zone: Box<str>,
     block: AnyBlock,
     peers: usize,
-    /// Which worker this is, once it is known.
-    worker: Option<usize>,
+    /// Which worker this is; none of those that are counted apart until it is known.
+    worker: usize,
 }
 
 /// A zone with a block of the size that the group needs.
@@ -56,26 +56,32 @@ impl Home {
             () if fits(Block128k::ROOM) => AnyBlock::Room128k(open(memory)?),
             () => return Err(format!("zone \"{zone}\" is too small")),
         };
-        *self = Home::Zone(Shared { zone: zone.into(), block, peers, worker: None });
+        *self = Home::Zone(Shared { zone: zone.into(), block, peers, worker: WORKERS });
         Ok(())
     }
 
     /// Says which worker this process is. Nothing for a state of its own.
     pub(crate) fn enter_worker(&mut self, worker: usize) {
         if let Home::Zone(shared) = self {
-            shared.worker = Some(worker).filter(|&worker| worker < WORKERS);
+            shared.worker = worker;
         }
     }
 
     /// Takes back the requests that a worker had under way when it died.
     pub(crate) fn worker_died(&mut self, worker: usize) {
         let Home::Zone(shared) = self else { return };
+        if worker >= WORKERS {
+            return;
+        }
         for peer in 0..shared.peers as PeerIndex {
             let Some(cell) = shared.cell(worker, peer) else { return };
             let left = cell.swap(0, Ordering::Relaxed);
             if left > 0 {
                 shared.with(|state| (0..left).for_each(|_| state.done(peer)));
             }
+        }
+        if let Some(WaitingCount { total, own }) = shared.waiting(worker) {
+            total.fetch_sub(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -111,10 +117,12 @@ impl Home {
         };
         match self {
             Home::Own(memory) => work(&mut memory.state()),
-            Home::Zone(shared) => shared.with(work).inspect(|found| {
-                if let Some(peer) = *found {
+            Home::Zone(shared) => shared.with(|state| {
+                let found = work(state);
+                if let Ok(Some(peer)) = found {
                     shared.count(peer, |cell| cell.wrapping_add(1));
                 }
+                found
             }),
         }
     }
@@ -150,6 +158,19 @@ impl Home {
                 shared.count(peer, |cell| cell.saturating_sub(1));
                 work(state)
             }),
+        }
+    }
+
+    /// Whether a peer could be used if it were not full: see [`State::is_busy`].
+    pub(crate) fn is_busy(&mut self) -> bool {
+        self.look(|state| state.is_busy())
+    }
+
+    /// The count of requests that wait in all workers; `None` for a state of its own.
+    pub(crate) fn waiting(&mut self) -> Option<WaitingCount<'_>> {
+        match self {
+            Home::Own(_) => None,
+            Home::Zone(shared) => shared.waiting(shared.worker),
         }
     }
 
@@ -197,7 +218,7 @@ impl Home {
 }
 
 fn open<B: Block>(memory: &mut Memory) -> Result<View<Guarded<B>, AtomicU32>, String> {
-    let counters = WORKERS * memory.peers().len() + 1;
+    let counters = (WORKERS + 1) * memory.peers().len() + WORKERS + 2;
     let length = size_of::<Guarded<B>>() + counters * size_of::<AtomicU32>() + 256;
     let zone = Zone::new(length).map_err(|error| format!("mmap() of {length} bytes: {error}"))?;
     let view = Arc::new(zone).view::<Guarded<B>, AtomicU32>().map_err(|error| error.to_string())?;
@@ -209,44 +230,79 @@ fn open<B: Block>(memory: &mut Memory) -> Result<View<Guarded<B>, AtomicU32>, St
 impl Shared {
     fn with<R>(&self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
         match &self.block {
-            AnyBlock::Room64(view) => locked(view.header(), &self.zone, work),
-            AnyBlock::Room1k(view) => locked(view.header(), &self.zone, work),
-            AnyBlock::Room16k(view) => locked(view.header(), &self.zone, work),
-            AnyBlock::Room128k(view) => locked(view.header(), &self.zone, work),
+            AnyBlock::Room64(view) => self.locked(view.header(), work),
+            AnyBlock::Room1k(view) => self.locked(view.header(), work),
+            AnyBlock::Room16k(view) => self.locked(view.header(), work),
+            AnyBlock::Room128k(view) => self.locked(view.header(), work),
         }
     }
 
-    /// What a worker has under way at a peer.
+    fn locked<B: Block, R>(&self, block: &Guarded<B>, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+        let mut held = block.lock().or_repair(|block| {
+            // Whoever died may have counted a request here or there only. What it has in its own
+            // count is taken back when the master hears of its death.
+            block.state().repair_with(|peer| {
+                let counts = (0..=WORKERS).filter_map(|worker| self.cell(worker, peer));
+                counts.map(|cell| cell.load(Ordering::Relaxed)).sum()
+            });
+            let zone = &self.zone;
+            let message =
+                format_args!("zone \"{zone}\": a process died inside, its turns start anew");
+            Log::process().write(Level::Alert, None, message, &no_context);
+        });
+        work(&mut held.state())
+    }
+
+    /// What a worker has under way at a peer; all that are beyond the last one share a count.
     fn cell(&self, worker: usize, peer: PeerIndex) -> Option<&AtomicU32> {
-        let cells = match &self.block {
+        self.cells().get(worker.min(WORKERS) * self.peers + peer as usize)
+    }
+
+    /// Each worker's count for each peer; behind them how many requests wait, in all workers and
+    /// in each.
+    fn cells(&self) -> &[AtomicU32] {
+        match &self.block {
             AnyBlock::Room64(view) => view.cells(),
             AnyBlock::Room1k(view) => view.cells(),
             AnyBlock::Room16k(view) => view.cells(),
             AnyBlock::Room128k(view) => view.cells(),
-        };
-        if worker >= WORKERS {
-            return None;
         }
-        cells.get(worker * self.peers + peer as usize)
     }
 
-    /// Changes this worker's count. Nobody else writes it while the worker lives.
+    /// How many requests wait for a peer.
+    fn waiting(&self, worker: usize) -> Option<WaitingCount<'_>> {
+        let cells = self.cells().get((WORKERS + 1) * self.peers..)?;
+        Some(WaitingCount { total: cells.first()?, own: cells.get(1 + worker.min(WORKERS))? })
+    }
+
+    /// Changes this worker's count. Under the lock, since some workers may share one.
     fn count(&self, peer: PeerIndex, change: impl FnOnce(u32) -> u32) {
-        if let Some(cell) = self.worker.and_then(|worker| self.cell(worker, peer)) {
+        if let Some(cell) = self.cell(self.worker, peer) {
             cell.store(change(cell.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
     }
 }
 
-fn locked<B: Block, R>(
-    block: &Guarded<B>,
-    zone: &str,
-    work: impl FnOnce(&mut State<'_>) -> R,
-) -> R {
-    let mut held = block.lock().or_repair(|block| {
-        block.state().repair();
-        let message = format_args!("zone \"{zone}\": a process died inside, its turns start anew");
-        Log::process().write(Level::Alert, None, message, &no_context);
-    });
-    work(&mut held.state())
+/// How many requests wait for a peer, in all workers and in this one.
+pub(crate) struct WaitingCount<'a> {
+    total: &'a AtomicU32,
+    own: &'a AtomicU32,
+}
+
+impl WaitingCount<'_> {
+    /// One more, unless there are `most`.
+    pub(crate) fn enter(&self, most: u32) -> bool {
+        let more = |total| (total < most).then_some(total + 1);
+        let entered = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if entered {
+            self.own.fetch_add(1, Ordering::Relaxed);
+        }
+        entered
+    }
+
+    /// One less.
+    pub(crate) fn leave(&self) {
+        self.own.fetch_sub(1, Ordering::Relaxed);
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -22,6 +22,7 @@ pub mod health;
 mod home;
 pub mod methods;
 mod pool;
+mod queue;
 pub mod resolver;
 pub mod target;
 
@@ -31,4 +32,5 @@ pub use compile::{Groups, implied};
 pub use directives::DIRECTIVES;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
 pub use methods::{Choice, KeySource};
+pub use queue::{NotServed, QueueLine};
 pub use target::{Host, Names, SystemNames, Target};

@@ -4,6 +4,8 @@ use balance::{Method, hash, ip_hash, least_conn, least_time, maglev, random, ren
 use config::{Args, Arity, Directive, Invalid, Repeat, Scope, Span, Template, read};
 use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 
+use crate::queue::QueueLine;
+
 /// Those of which a block has one.
 static METHODS: &[&Directive<Choice>] = &[&LEAST_CONN, &IP_HASH, &HASH, &RANDOM, &LEAST_TIME];
 
@@ -16,6 +18,8 @@ pub struct Choice {
     pub key: KeySource,
     /// See `hash_balance_factor`.
     pub factor: u32,
+    /// See `queue`.
+    pub queue: QueueLine,
 }
 
 /// What requests are balanced by.
@@ -33,7 +37,8 @@ pub enum KeySource {
 impl Choice {
     /// A choice without a key.
     pub const fn plain(method: &'static Method) -> Choice {
-        Choice { method, key: KeySource::Nothing, factor: 0 }
+        let queue = QueueLine { most: 0, timeout_ms: 0 };
+        Choice { method, key: KeySource::Nothing, factor: 0, queue }
     }
 }
 
@@ -130,6 +135,15 @@ pub static HASH_BALANCE_FACTOR: Directive<u64> =
         )
         .example("upstream backend { hash $uri consistent; hash_balance_factor 150; }");
 
+/// A queue.
+pub static QUEUE: Directive<QueueLine> = Directive::new("queue", BLOCKS, queue)
+    .takes(Arity::Between(1, 2))
+    .syntax("queue NUMBER [timeout=TIME];")
+    .text(
+        "When all servers that could take a request are busy (`max_conns`), up to NUMBER requests          wait for one, in the order in which they came, for 60 seconds unless TIME says otherwise.          A request that cannot wait, or waited in vain, is answered with 502. When no server is          merely busy, but all are down, none waits. Workers wait apart; with a `zone` NUMBER          holds for all of them together.",
+    )
+    .example("upstream backend { server 127.0.0.1:8081 max_conns=10; queue 100 timeout=5s; }");
+
 /// The blocks of both engines.
 const BLOCKS: &[config::Context] = &[UPSTREAM, STREAM_UPSTREAM];
 
@@ -178,6 +192,18 @@ fn least_time(args: &Args<'_>) -> Result<Choice, Invalid> {
     }))
 }
 
+fn queue(args: &Args<'_>) -> Result<QueueLine, Invalid> {
+    let most = read::number_at(args, 0)?;
+    let most = u32::try_from(most).ok().filter(|most| *most > 0);
+    let most = most.ok_or_else(|| invalid_parameter(args, 0))?;
+    let timeout_ms = match args.word(1).bytes().strip_prefix(b"timeout=") {
+        Some(value) => read::parse_time_ms(value).ok_or_else(|| invalid_parameter(args, 1))?,
+        None if args.len() == 1 => 60_000,
+        None => return Err(invalid_parameter(args, 1)),
+    };
+    Ok(QueueLine { most, timeout_ms })
+}
+
 fn factor(args: &Args<'_>) -> Result<u64, Invalid> {
     let percent = read::number(args)?;
     if percent != 0 && !(100..=100_000).contains(&percent) {
@@ -208,6 +234,7 @@ pub(crate) fn compile(block: &Scope<'_>) -> (Choice, Option<Span>) {
         }
         choice.factor = percent as u32;
     }
+    choice.queue = block.local(&QUEUE).unwrap_or_default();
     (choice, span)
 }
 

@@ -12,8 +12,11 @@ use http::upstream_log::UpstreamLog;
 use http::{Exchange, Verdict};
 use net::Chunk;
 use session::log::Level;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-use upstream::{Attempts, Outcome, Verdict as PeerVerdict};
+use std::task::Poll;
+use upstream::{Attempts, NotServed, Outcome, PeerIndex, Verdict as PeerVerdict};
 use wire::http1::Method;
 
 /// Asks the group until a peer answers; the verdict goes back to the journey.
@@ -124,7 +127,15 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
     let mut attempts = upstreams::begin(x, &call.resolved.group);
     attempts.limit_tries(settings.next_tries);
     loop {
-        let Ok(peer) = attempts.pick() else { return no_peers(x, &attempts, &call.resolved) };
+        let mut picked = attempts.pick().ok();
+        if picked.is_none() && attempts.may_wait() {
+            // Boxed, so that the future of a request that need not wait stays small.
+            picked = match Box::pin(wait(settings, x, &mut attempts)).await {
+                Ok(picked) => picked,
+                Err(ClientGone) => return client_gone(x),
+            };
+        }
+        let Some(peer) = picked else { return no_peers(x, &attempts, &call.resolved) };
         upstreams::chosen(x, &call.resolved.group, peer);
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
         x.state_or_default::<UpstreamLog>().begin(name);
@@ -178,6 +189,39 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
             }
         }
     }
+}
+
+/// The client closed its connection.
+struct ClientGone;
+
+/// Waits until a peer has room, unless the client leaves.
+async fn wait(
+    settings: &Settings,
+    x: &mut Exchange,
+    attempts: &mut Attempts,
+) -> Result<Option<PeerIndex>, ClientGone> {
+    let watched = !settings.ignore_client_abort && !x.background;
+    let connection = x.connection.clone();
+    let outcome = {
+        let mut waiting = pin!(attempts.wait());
+        poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if watched && connection.stream.poll_hung_up(cx).is_ready() => {
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    };
+    let reason = match outcome {
+        None => return Err(ClientGone),
+        Some(Ok(peer)) => return Ok(Some(peer)),
+        Some(Err(NotServed::NoPeer)) => return Ok(None),
+        Some(Err(NotServed::Full)) => "upstream queue is full",
+        Some(Err(NotServed::TimedOut)) => "upstream queue timed out",
+    };
+    x.log_error(Level::Error, format_args!("{reason} while connecting to upstream"));
+    Ok(None)
 }
 
 /// 403 and 404 are no fault of the peer.
