@@ -1,0 +1,181 @@
+//! Ways to choose a server other than by turns: keys, chance, time.
+
+use testkit::{Answer, Backend, Config, Gate, Server};
+
+/// A server whose group has backends a, b, ... after the rows of `group`.
+fn start(group: &str, backends: &[Backend]) -> Server {
+    start_with(group, "proxy_pass http://u;", backends)
+}
+
+fn start_with(group: &str, location: &str, backends: &[Backend]) -> Server {
+    let rows: String =
+        backends.iter().map(|backend| format!("server 127.0.0.1:{};", backend.port())).collect();
+    Server::start(Config::http(&format!(
+        "upstream u {{ {group} {rows} }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ {location} }} }}"
+    )))
+}
+
+fn named(count: usize) -> Vec<Backend> {
+    ["a", "b", "c", "d"][..count].iter().map(|name| Backend::named(name)).collect()
+}
+
+/// Who answers for each of the keys.
+fn owners(server: &Server, keys: &[String]) -> String {
+    let mut client = server.connect();
+    keys.iter().map(|key| client.get(&format!("/?k={key}")).text()).collect()
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("key{n}")).collect()
+}
+
+#[test]
+fn hash_sends_a_key_where_nginx_does() {
+    let backends = named(3);
+    let server = start("hash $arg_k;", &backends);
+    let keys = ["jzde8g", "epf91d/", "n", "n", "epf91d/", "jzde8g"].map(str::to_owned);
+    assert_eq!(owners(&server, &keys), "abccba");
+}
+
+#[test]
+fn requests_without_a_key_take_turns() {
+    let backends = named(3);
+    let server = start("hash $arg_k;", &backends);
+    assert_eq!(owners(&server, &vec![String::new(); 6]), "abcabc");
+}
+
+#[test]
+fn consistent_hashes_move_few_keys() {
+    for method in ["consistent", "maglev", "rendezvous"] {
+        let backends = named(4);
+        let keys = keys(100);
+        let all = start(&format!("hash $arg_k {method};"), &backends);
+        let fewer = start(&format!("hash $arg_k {method};"), &backends[..3]);
+        let (before, after) = (owners(&all, &keys), owners(&fewer, &keys));
+        assert_eq!(owners(&all, &keys), before, "{method}: keys stay");
+        let moved = before.chars().zip(after.chars()).filter(|(old, new)| old != new).count();
+        let gone = before.matches('d').count();
+        let others = if method == "maglev" { 10 } else { 0 };
+        assert!((1..70).contains(&gone), "{method}: {before}");
+        assert!((gone..=gone + others).contains(&moved), "{method}: {before} {after}");
+    }
+}
+
+#[test]
+fn hash_balance_factor_bounds_a_popular_key() {
+    for method in ["", "consistent", "maglev", "rendezvous"] {
+        let gate = Gate::new();
+        let backends: Vec<Backend> = ["a", "b"]
+            .map(|name| {
+                let held = gate.clone();
+                Backend::with(move |request| match request.target.contains("hold") {
+                    true => Answer::text(name).after_gate(&held),
+                    false => Answer::text(name),
+                })
+            })
+            .into();
+        let group = format!("hash key {method}; hash_balance_factor 100;");
+        let server = start(&group, &backends);
+        let owner = server.get("/").text();
+        let mut first = server.connect();
+        first.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        gate.wait_arrived(1);
+        // Of two requests each server may have one.
+        assert_ne!(server.get("/").text(), owner, "{group}");
+        gate.open();
+        assert_eq!(first.read_response().text(), owner, "{group}");
+        assert_eq!(server.get("/").text(), owner, "{group}");
+    }
+}
+
+#[test]
+fn ip_hash_goes_by_the_network_of_the_client() {
+    let backends = named(3);
+    let location = "set_real_ip_from 127.0.0.1; real_ip_header X-Client; proxy_pass http://u;";
+    let server = start_with("ip_hash;", location, &backends);
+    let asked = |address: &str| {
+        let fields = [("Host", "a"), ("X-Client", address)];
+        server.connect().request("GET", "/", &fields, b"").text()
+    };
+    // As a real nginx sends them (see crate balance, tests/recorded).
+    assert_eq!(asked("127.0.0.1"), asked("127.0.0.200"));
+    let spread: String = (1..40).map(|n| asked(&format!("10.0.{n}.1"))).collect();
+    assert!(["a", "b", "c"].iter().all(|name| spread.contains(name)), "{spread}");
+    let again: String = (1..40).map(|n| asked(&format!("10.0.{n}.77"))).collect();
+    assert_eq!(spread, again);
+    assert_eq!(asked("2001:db8::1"), asked("2001:db8::1"));
+}
+
+#[test]
+fn random_does_not_take_turns() {
+    for method in ["random;", "random two;", "random two least_time=last_byte;"] {
+        let backends = named(3);
+        let server = start(method, &backends);
+        let order = owners(&server, &keys(60));
+        assert_ne!(order, "abc".repeat(20), "{method}");
+        assert!(["a", "b", "c"].iter().all(|name| order.contains(name)), "{method} {order}");
+    }
+}
+
+#[test]
+fn random_two_prefers_the_idle() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let a = Backend::with(move |request| match request.target.contains("hold") {
+        true => Answer::text("a").after_gate(&held),
+        false => Answer::text("a"),
+    });
+    let backends = [a, Backend::named("b")];
+    let server = start("random two least_conn;", &backends);
+    // Half of those who hold come to the first one, and stay.
+    let mut clients = Vec::new();
+    while backends[0].request_count() == 0 {
+        let mut client = server.connect();
+        client.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        clients.push(client);
+        server.wait_until("it arrives", || {
+            backends.iter().map(Backend::request_count).sum::<usize>() == clients.len()
+        });
+    }
+    assert_eq!(owners(&server, &keys(20)), "b".repeat(20));
+    gate.open();
+}
+
+#[test]
+fn least_time_prefers_the_quick() {
+    for method in [
+        "least_time header;",
+        "least_time last_byte;",
+        "least_time header inflight;",
+        "least_time last_byte inflight;",
+    ] {
+        let slow = Backend::with(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(150));
+            Answer::text("a")
+        });
+        let backends = [slow, Backend::named("b")];
+        let server = start(method, &backends);
+        let order = owners(&server, &keys(12));
+        assert_eq!(order.matches('a').count(), 1, "{method} {order}");
+    }
+}
+
+#[test]
+fn methods_that_go_by_keys_have_no_backups() {
+    for method in ["hash $uri", "hash $uri consistent", "ip_hash", "random"] {
+        let config = |order: &str| {
+            Config::http(&format!("upstream u {{ {order} }} server {{ listen %%PORT_0%%; }}"))
+        };
+        let outcome = Server::check(config(&format!(
+            "{method}; server 127.0.0.1:1; server 127.0.0.1:2 backup;"
+        )));
+        let expected = "balancing method does not support parameter \"backup\"";
+        assert!(outcome.stderr.contains(expected), "{method}: {}", outcome.stderr);
+        // nginx reads line by line, and so accepts it in this order.
+        let outcome = Server::check(config(&format!(
+            "server 127.0.0.1:1; server 127.0.0.1:2 backup; {method};"
+        )));
+        assert!(outcome.stderr.contains("test is successful"), "{method}: {}", outcome.stderr);
+    }
+}
