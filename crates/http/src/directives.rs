@@ -378,6 +378,34 @@ pub static CHUNKED_TRANSFER_ENCODING: Flag = flag("chunked_transfer_encoding", H
     .text("Whether HTTP/1.1 clients get bodies of unknown length in chunks.")
     .example("chunked_transfer_encoding off;");
 
+pub static EARLY_HINTS: Directive<Vec<config::Template>> =
+    Directive::new("early_hints", HSL, |args| {
+        (0..args.len()).map(|i| read::template_at(args, i)).collect()
+    })
+    .takes(Arity::AtLeast(1))
+    .syntax("early_hints TEXT ...;")
+    .text(
+        "Whether 103 answers of backends, which come ahead of the answer itself, are passed to \
+         HTTP/1.1 clients: when at least one TEXT, with its variables replaced, is neither empty \
+         nor `0`. Without it they are dropped.",
+    )
+    .example("early_hints $http_sec_fetch_mode;");
+
+pub static POST_ACTION: Directive<String> = Directive::new("post_action", HSLI, |args| {
+    let to = read::text(args)?;
+    match to.as_bytes() {
+        [b'/' | b'@', _, ..] => Ok(to),
+        _ => Err(read::refuse(args, 0, "invalid value")),
+    }
+})
+.syntax("post_action URI | @NAME;")
+.text(
+    "Where a request goes once more when its answer was sent, or given up: the location's \
+             answer is dropped. Variables there, such as `$status` and `$body_bytes_sent`, tell of \
+             the answer that the client got. The next request on the connection waits for it.",
+)
+.example("location /files/ { post_action @count; }");
+
 pub static ETAG: Flag = flag("etag", HSL)
     .default("on")
     .syntax("etag on | off;")
@@ -525,6 +553,8 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &SENDFILE,
     &SENDFILE_MAX_CHUNK,
     &CHUNKED_TRANSFER_ENCODING,
+    &EARLY_HINTS,
+    &POST_ACTION,
     &ETAG,
     &SERVER_TOKENS,
     &ABSOLUTE_REDIRECT,

@@ -125,6 +125,8 @@ pub struct Exchange {
     pub request_id: Option<Span>,
     /// The client's method, in a subrequest: `$request_method` is that of the main request.
     pub(crate) main_method: Option<Span>,
+    /// What the connection did not take of answers that went ahead; it precedes the answer.
+    pub(crate) unsent: Option<net::Chunk>,
     pub(crate) captures: Captures,
     pub(crate) cells: Cells,
     pub(crate) carried: Vec<crate::headers::Field>,
@@ -192,6 +194,7 @@ impl Exchange {
             rate: None,
             request_id: None,
             main_method: None,
+            unsent: None,
             captures: Captures::default(),
             cells,
             carried: Vec::new(),

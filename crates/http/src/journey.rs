@@ -2,6 +2,7 @@
 //! `request` (read the head, find the site), `answer` (locate, guards, content, and again after
 //! each internal redirect), `finish` (send, log, decide about the connection).
 
+use crate::body::Body;
 use crate::connection::{After, Connection};
 use crate::error_page;
 use crate::exchange::{Exchange, MAX_REDIRECTS, Persistence, Request};
@@ -17,12 +18,18 @@ use crate::site::{self, Site};
 use session::counters::Counted;
 use session::log::Level;
 use session::text::{Arena, Span};
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use system::errno::Errno;
 use wire::http1::{
     BadRequest, Framing, Known, Method, RequestLine, Slice, Version, request_framing, request_host,
     target, token,
 };
+
+/// How many bytes of an answer that nobody sees are read, and for how long, in milliseconds.
+const DRAINED: u64 = 64 * 1024;
+const DRAINED_MS: u64 = 1000;
 
 /// Serves one request of a connection.
 pub(crate) async fn request(connection: &Rc<Connection>) -> After {
@@ -61,7 +68,7 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
         Answered::Response => finish(&mut x).await,
         Answered::Close => {
             x.response.status = 444;
-            log(&mut x);
+            conclude(&mut x).await;
             After::Close
         }
     }
@@ -570,7 +577,7 @@ async fn finish(x: &mut Exchange) -> After {
     while let Some(status) = filter(x) {
         if let Answered::Close = settle(x, Verdict::Status(status)).await {
             x.response.status = 444;
-            log(x);
+            conclude(x).await;
             return After::Close;
         }
     }
@@ -581,8 +588,9 @@ async fn finish(x: &mut Exchange) -> After {
             x.persistence = Persistence::Close;
         }
     }
-    log(x);
-    let settings = &x.location.settings;
+    let location = x.location.clone();
+    conclude(x).await;
+    let settings = &location.settings;
     if settings.tcp_nodelay && x.persistence == Persistence::Keep {
         x.connection.send_at_once();
     }
@@ -654,6 +662,41 @@ fn is_unreliable_browser(x: &Exchange) -> bool {
     }
     let mac = || find(b"Macintosh").is_some() || find(b"Mac OS X").is_some();
     keepalive.disable_safari && find(b"Safari/").is_some() && mac() && find(b"Chrome/").is_none()
+}
+
+/// What follows an answer: `post_action`, and the log.
+async fn conclude(x: &mut Exchange) {
+    if x.location.settings.post_action.is_some() {
+        Box::pin(post_action(x)).await;
+    }
+    log(x);
+}
+
+/// Takes the request once more to where `post_action` says. What is known of its answer stays.
+async fn post_action(x: &mut Exchange) {
+    let Some(to) = x.location.settings.post_action.clone() else { return };
+    let status = x.response.status;
+    x.sent.logged_status.get_or_insert(status);
+    x.background = true;
+    x.bare_errors = true;
+    let verdict = match to.strip_prefix('@') {
+        Some(name) => Verdict::Named(name.into()),
+        None => Verdict::Internal { uri: x.arena.push(to.as_bytes()), args: Span::EMPTY },
+    };
+    settle(x, verdict).await;
+    // A backend's connection can be used again when all was read.
+    let mut body = std::mem::take(&mut x.response.body);
+    let mut read = 0;
+    let drained = poll_fn(|cx| {
+        while read < DRAINED && !matches!(body, Body::Empty | Body::Tunnel(_)) {
+            match ready!(body.poll_pull(cx, x)) {
+                Ok(Some(piece)) => read += piece.data.len().max(1),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    });
+    net::timeout(DRAINED_MS, drained).await;
 }
 
 /// Runs the location's loggers.

@@ -12,6 +12,7 @@ pub mod compile;
 pub mod connection;
 pub mod credentials;
 pub mod directives;
+mod early_hints;
 pub mod error_page;
 pub mod exchange;
 pub mod files;

@@ -43,6 +43,10 @@ enum Coding {
 /// Sends the answer.
 pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     let mut out = OutQueue::new();
+    if let Some(rest) = x.unsent.take() {
+        x.sent.head_bytes += rest.len() as u64;
+        out.push(rest);
+    }
     let coding = coding(x);
     x.sent.chunked = coding == Coding::Chunked;
     let mut body = std::mem::take(&mut x.response.body);
@@ -69,7 +73,7 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     if let Body::Tunnel(tunnel) = body {
         return send_tunnel(x, out, tunnel).await;
     }
-    let mut sender = Sender { out, pace: None, body, coding, left, ended: false };
+    let mut sender = Sender { out, pace: None, body, coding, left, ended: false, is_broken: false };
     if let Some(mut pace) = pace {
         sender.out.take().for_each(|head| pace.hold(head));
         sender.pace = Some(pace);
@@ -203,7 +207,7 @@ fn head(x: &mut Exchange, coding: Coding, body: &[u8]) -> Block {
     line.raw(body);
     let block = Block::copy_of(&line.out);
     keep_scratch(line.out);
-    x.sent.head_bytes = length;
+    x.sent.head_bytes += length;
     block
 }
 
@@ -309,6 +313,8 @@ struct Sender {
     /// Bytes of a body of known length still to come.
     left: u64,
     ended: bool,
+    /// The body broke off: the end is not told.
+    is_broken: bool,
 }
 
 impl Sender {
@@ -324,7 +330,11 @@ impl Sender {
                         }
                     }
                     Poll::Ready(Ok(None)) => self.finish(x),
-                    Poll::Ready(Err(_)) => return Poll::Ready(self.broken(cx, x)),
+                    Poll::Ready(Err(_)) => {
+                        // What came before is sent all the same.
+                        self.ended = true;
+                        self.is_broken = true;
+                    }
                     Poll::Pending => {
                         waiting = true;
                         if x.location.settings.tcp_nodelay {
@@ -411,16 +421,9 @@ impl Sender {
         self.push(Data::from(end));
     }
 
-    /// The body broke off: what is queued is sent as far as it goes at once.
-    fn broken(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> SendEnd {
-        // Whether these last bytes arrive makes no difference to the verdict.
-        let _ = flush(cx, x, &mut self.out);
-        SendEnd::Truncated
-    }
-
     fn verdict(&self, x: &mut Exchange) -> SendEnd {
         match self.left {
-            0 => SendEnd::Complete,
+            0 if !self.is_broken => SendEnd::Complete,
             _ => {
                 x.persistence = Persistence::Close;
                 SendEnd::Truncated

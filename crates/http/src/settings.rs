@@ -155,6 +155,10 @@ pub struct Settings {
     pub sendfile: bool,
     /// Chunked bodies for HTTP/1.1 clients.
     pub chunked: bool,
+    /// Fields that a backend sends ahead are passed on when one of these is neither empty nor 0.
+    pub early_hints: Box<[Template]>,
+    /// Where a request goes when all is over (`post_action`).
+    pub post_action: Option<Box<str>>,
     /// Answer with entity tags for files.
     pub etag: bool,
     /// Redirects name scheme and host.
@@ -219,6 +223,8 @@ impl Settings {
             tcp_nodelay: scope.get(&d::TCP_NODELAY),
             sendfile: scope.get(&d::SENDFILE),
             chunked: scope.get(&d::CHUNKED_TRANSFER_ENCODING),
+            early_hints: early_hints(c, scope),
+            post_action: scope.find(&d::POST_ACTION).map(String::into),
             etag: scope.get(&d::ETAG),
             absolute_redirect: scope.get(&d::ABSOLUTE_REDIRECT),
             port_in_redirect: scope.get(&d::PORT_IN_REDIRECT),
@@ -233,6 +239,11 @@ impl Settings {
             auth_delay_ms: scope.get(&d::AUTH_DELAY),
         }
     }
+}
+
+fn early_hints(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Box<[Template]> {
+    let sources = scope.find(&d::EARLY_HINTS).unwrap_or_default();
+    sources.iter().map(|source| c.template(source)).collect()
 }
 
 /// A limit; 0 is none.

@@ -177,6 +177,7 @@ impl<'a> Dialogue<'a> {
             write_error: None,
             is_head: head.is_head,
             upgrade: head.upgrade,
+            hinted: 0,
         }
     }
 
@@ -310,6 +311,26 @@ struct Dialogue<'a> {
     write_error: Option<io::Error>,
     is_head: bool,
     upgrade: bool,
+    /// Bytes of early hints so far.
+    hinted: usize,
+}
+
+/// Passes on what a backend says ahead of its answer, within the size of a head.
+fn hints(settings: &Settings, x: &mut Exchange, head: &[u8], fields: &[Field], all: &mut usize) {
+    *all += head.len();
+    if *all > settings.buffers.head {
+        x.log_error(Level::Info, format_args!("upstream sent too big early hints"));
+        return;
+    }
+    if x.location.settings.early_hints.is_empty() || !x.is_main() {
+        return;
+    }
+    let base = x.arena.push(head).at;
+    let mut headers = Headers::from_codec(fields, base);
+    let arena = &x.arena;
+    headers.retain(|field| !settings.hide.hides(field.known, field.name(arena)));
+    let fields: Vec<http::Field> = headers.iter().copied().collect();
+    x.send_early_hints(&fields);
 }
 
 /// Queues pieces as one chunk (RFC 9112 section 7.1).
@@ -441,6 +462,10 @@ impl Dialogue<'_> {
                     }
                     if matches!(line.status, 100 | 102..=199) {
                         // An interim answer; the real one follows (RFC 9110 section 15.2).
+                        if line.status == 103 {
+                            let head = &block.filled()[..len];
+                            hints(self.context.settings, x, head, &self.fields, &mut self.hinted);
+                        }
                         block.consume(len);
                         self.parser = ResponseParser::default();
                         if block.is_empty() {

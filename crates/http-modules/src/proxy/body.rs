@@ -5,8 +5,9 @@
 //! (`proxy_max_temp_file_size`), so that the backend is free again as soon as it has answered.
 
 use super::attempt::Answer;
-use super::settings::Buffers;
+use super::settings::{Buffers, Settings};
 use http::body::Broken;
+use http::headers::Headers;
 use http::upstream_log::UpstreamLog;
 use http::{Exchange, Piece, Pull};
 use net::{Chunk, Data, FileRange, Timer};
@@ -21,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use system::errno::Errno;
 use upstream::{Attempts, Lease, Outcome};
-use wire::http1::{ChunkDecoder, ChunkEvent, ResponseFraming, Trailers};
+use wire::http1::{ChunkDecoder, ChunkEvent, Field, ResponseFraming, TrailerParser, Trailers};
 
 /// The body of one answer.
 pub(super) struct UpstreamBody {
@@ -31,6 +32,9 @@ pub(super) struct UpstreamBody {
     reusable: bool,
     framing: ResponseFraming,
     decoder: ChunkDecoder,
+    /// Present while the trailer section is read.
+    trailers: Option<Section>,
+    settings: Rc<Settings>,
     /// Bytes of a body of known length still to be read.
     remaining: u64,
     /// Received, not decoded.
@@ -70,6 +74,14 @@ impl Pace {
     }
 }
 
+/// A trailer section as far as it was received.
+#[derive(Default)]
+struct Section {
+    parser: TrailerParser,
+    text: Vec<u8>,
+    fields: Vec<Field>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Open,
@@ -99,6 +111,7 @@ impl UpstreamBody {
         read_timeout_ms: u64,
         started: u64,
         url: Span,
+        settings: Rc<Settings>,
     ) -> UpstreamBody {
         let remaining = match answer.framing {
             ResponseFraming::Length(length) => length,
@@ -109,7 +122,8 @@ impl UpstreamBody {
             lease: Some(answer.lease),
             attempts: Some(attempts),
             framing: answer.framing,
-            decoder: ChunkDecoder::for_response(Trailers::Skip),
+            decoder: ChunkDecoder::for_response(Trailers::Keep),
+            trailers: None,
             remaining,
             raw: answer.rest,
             queue: VecDeque::new(),
@@ -123,6 +137,7 @@ impl UpstreamBody {
             started,
             url,
             pace: None,
+            settings,
         }
     }
 
@@ -227,6 +242,10 @@ impl UpstreamBody {
                 }
                 Some(data)
             }
+            ResponseFraming::Chunked if self.trailers.is_some() => {
+                self.read_trailers(x, &raw);
+                None
+            }
             ResponseFraming::Chunked => match self.decoder.decode(&raw) {
                 Ok(ChunkEvent::Data { skip, take }) => {
                     raw.advance(skip);
@@ -241,10 +260,8 @@ impl UpstreamBody {
                 }
                 Ok(ChunkEvent::Done { consumed }) => {
                     raw.advance(consumed);
-                    if !raw.is_empty() {
-                        self.too_much(x);
-                    }
-                    self.finish(x);
+                    self.trailers = Some(Section::default());
+                    self.raw = Some(raw).filter(|raw| !raw.is_empty());
                     None
                 }
                 Err(_) => {
@@ -259,6 +276,35 @@ impl UpstreamBody {
             attempt.response_length += data.len() as u64;
         }
         Some(data)
+    }
+
+    /// Reads on in the trailer section (RFC 9112 section 7.1.2); the body ends with it.
+    fn read_trailers(&mut self, x: &mut Exchange, raw: &[u8]) {
+        let Some(section) = &mut self.trailers else { return };
+        section.text.extend_from_slice(raw);
+        match section.parser.parse(&section.text, &mut section.fields) {
+            Ok(Some(length)) => {
+                let is_more = section.text.len() > length;
+                let base = x.arena.push(&section.text[..length]).at;
+                let mut trailers = Headers::from_codec(&section.fields, base);
+                self.trailers = None;
+                x.state_or_default::<UpstreamLog>().trailers = trailers.clone();
+                if self.settings.pass_trailers {
+                    let (arena, hide) = (&x.arena, &self.settings.hide);
+                    trailers.retain(|field| !hide.hides(field.known, field.name(arena)));
+                    trailers.iter().for_each(|field| x.response.trailers.push(*field));
+                }
+                if is_more {
+                    self.too_much(x);
+                }
+                self.finish(x);
+            }
+            Ok(None) if section.text.len() <= ChunkDecoder::TRAILER_LIMIT as usize => {}
+            Ok(None) | Err(_) => {
+                let message = wire::http1::BadChunk::UPSTREAM_MESSAGE;
+                self.fail(x, format_args!("{message} while reading upstream"));
+            }
+        }
     }
 
     /// More than the answer: whose bytes these are is unknown, so the connection is not kept.

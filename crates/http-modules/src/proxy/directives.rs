@@ -1,6 +1,7 @@
 //! The directives of `proxy_pass` and all that shapes it, as data.
 
 use super::cookies::{PROXY_COOKIE_DOMAIN, PROXY_COOKIE_FLAGS, PROXY_COOKIE_PATH};
+use super::store;
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, read};
 use http::directives::{TempPath, read_temp_path};
 use session::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
@@ -258,9 +259,76 @@ pub(super) static PROXY_IGNORE_HEADERS: Directive<u32> =
         )
         .example("proxy_ignore_headers X-Accel-Redirect;");
 
+pub(super) static PROXY_PASS_TRAILERS: Flag = flag("proxy_pass_trailers")
+    .default("off")
+    .syntax("proxy_pass_trailers on | off;")
+    .text(
+        "Whether fields that a backend sends behind a body in chunks go to the client, when it \
+         gets the body in chunks too. Backends send such fields to those who ask for them: \
+         `proxy_set_header Connection te; proxy_set_header TE trailers`.",
+    )
+    .example("proxy_pass_trailers on;");
+
+pub(super) static PROXY_STORE: Directive<Option<config::Template>> =
+    Directive::new("proxy_store", HSL, read_store)
+        .default("off")
+        .syntax("proxy_store on | off | PATH;")
+        .text(
+            "Keeps whole answers with the status 200 as files, for the next requests to find: `on` \
+             where `root` or `alias` say that the file is, or at PATH, which may hold variables. \
+             Folders are made. The file appears when it is complete, and has the time of \
+             Last-Modified. An answer that the client does not take to its end is not kept.",
+        )
+        .example(
+            "location /images/ {\n    root /data/www;\n    error_page 404 = @fetch;\n}\n\
+             location @fetch {\n    root /data/www;\n    proxy_pass http://backend;\n    \
+             proxy_store on;\n}",
+        );
+
+pub(super) static PROXY_STORE_ACCESS: Directive<u32> =
+    Directive::new("proxy_store_access", HSL, store::read_access)
+        .takes(Arity::Between(1, 3))
+        .default("user:rw")
+        .syntax("proxy_store_access USERS:PERMISSIONS ...;")
+        .text(
+            "Who may read and write the files that `proxy_store` makes: `user`, `group` and `all` \
+             with `r`, `w` or `rw`. Where the group or all may do anything, the user may read and \
+             write.",
+        )
+        .example("proxy_store_access user:rw group:rw all:r;");
+
+pub(super) static PROXY_HEADERS_HASH_MAX_SIZE: Directive<u64> =
+    Directive::new("proxy_headers_hash_max_size", HSL, read::number)
+        .default("512")
+        .syntax("proxy_headers_hash_max_size NUMBER;")
+        .text("Accepted for compatibility. Tables take the room that they need.")
+        .moot("tables grow with their rows")
+        .example("proxy_headers_hash_max_size 1024;");
+
+pub(super) static PROXY_HEADERS_HASH_BUCKET_SIZE: Directive<u64> =
+    Directive::new("proxy_headers_hash_bucket_size", HSL, read::number)
+        .default("64")
+        .syntax("proxy_headers_hash_bucket_size NUMBER;")
+        .text("Accepted for compatibility. Names of fields may be as long as they like.")
+        .moot("tables grow with their rows")
+        .example("proxy_headers_hash_bucket_size 128;");
+
+fn read_store(args: &Args<'_>) -> Result<Option<config::Template>, Invalid> {
+    match args.word(0).bytes() {
+        b"off" => Ok(None),
+        b"" => Err(Invalid::new("empty path").at(0)),
+        _ => read::template(args).map(Some),
+    }
+}
+
 /// Everything above.
 pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_PASS,
+    &PROXY_PASS_TRAILERS,
+    &PROXY_STORE,
+    &PROXY_STORE_ACCESS,
+    &PROXY_HEADERS_HASH_MAX_SIZE,
+    &PROXY_HEADERS_HASH_BUCKET_SIZE,
     &PROXY_METHOD,
     &PROXY_HTTP_VERSION,
     &PROXY_SET_HEADER,

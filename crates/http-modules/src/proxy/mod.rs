@@ -15,6 +15,7 @@ mod redirect;
 mod request;
 mod response;
 mod settings;
+mod store;
 mod target;
 
 use config::Scope;

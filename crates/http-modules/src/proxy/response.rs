@@ -78,10 +78,23 @@ pub(super) fn respond(
             buffers.on = buffering;
             let read_ms = settings.read_timeout_ms;
             let rate = if buffering { settings.rate(x) } else { None };
-            let body = UpstreamBody::new(answer, attempts, buffers, read_ms, started, url)
-                .limited_to(rate);
+            let body = UpstreamBody::new(
+                answer,
+                attempts,
+                buffers,
+                read_ms,
+                started,
+                url,
+                settings.clone(),
+            )
+            .limited_to(rate);
             x.response.body = Body::Stream(Box::new(body));
         }
+    }
+    if let Some(store) = &settings.store
+        && status == 200
+    {
+        store.keep(settings, x);
     }
     Verdict::Answer
 }

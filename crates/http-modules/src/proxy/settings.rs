@@ -4,6 +4,7 @@ use super::cookies::Cookies;
 use super::directives::{self as d, HttpVersion, ignore, next};
 use super::redirect::Redirects;
 use super::request::Plan;
+use super::store::Store;
 use super::target::Target;
 use config::Scope;
 use http::temp::TempFolder;
@@ -33,6 +34,8 @@ pub(super) struct Settings {
     pub(super) intercept_errors: bool,
     pub(super) ignore_client_abort: bool,
     pub(super) hide: Hide,
+    pub(super) pass_trailers: bool,
+    pub(super) store: Option<Store>,
     pub(super) redirects: Redirects,
     pub(super) cookies: Cookies,
     pub(super) buffers: Buffers,
@@ -147,6 +150,8 @@ impl Settings {
             intercept_errors: scope.get(&d::PROXY_INTERCEPT_ERRORS),
             ignore_client_abort: scope.get(&d::PROXY_IGNORE_CLIENT_ABORT),
             hide: Hide::compile(scope),
+            pass_trailers: scope.get(&d::PROXY_PASS_TRAILERS),
+            store: Store::compile(c, scope),
             redirects,
             cookies: Cookies::compile(c, scope),
             buffers: Buffers::compile(c, scope),
@@ -220,6 +225,8 @@ impl Buffers {
             scope.error(busy_span.or(Some(scope.span())), reason);
         }
         scope.find(&d::PROXY_TEMP_FILE_WRITE_SIZE);
+        scope.find(&d::PROXY_HEADERS_HASH_MAX_SIZE);
+        scope.find(&d::PROXY_HEADERS_HASH_BUCKET_SIZE);
         let on = scope.get(&d::PROXY_BUFFERING);
         Buffers {
             on,
