@@ -5,7 +5,10 @@
 use std::ffi::{OsStr, OsString};
 
 use heng::{command_line, demo, manual, report, start};
-use system::{identity, process, title};
+use system::{allocation, identity, process, title};
+
+#[global_allocator]
+static ALLOCATOR: allocation::Pooled = allocation::Pooled;
 
 /// What stands in place of options, by its first word: `heng demo --port 8080`.
 type Subcommand = fn(&[OsString]) -> i32;
