@@ -17,13 +17,14 @@ plain! {
         /// The account less what the rounds so far would have added to it.
         pub(crate) key: i64,
         pub(crate) peer: PeerIndex,
-        pub(crate) unused: u32,
+        /// Of equal keys the smaller one comes first. 0 in the round robin.
+        pub(crate) stamp: u32,
     }
 }
 
 impl Slot {
     fn before(&self, other: &Slot) -> bool {
-        self.key > other.key || (self.key == other.key && self.peer < other.peer)
+        (other.key, self.stamp, self.peer) < (self.key, other.stamp, other.peer)
     }
 }
 
@@ -55,7 +56,18 @@ impl Heap<'_> {
         }
     }
 
-    /// Restores the order after the key at `at` became smaller.
+    /// Gives the slot at `at` another key.
+    pub(crate) fn change(&mut self, at: usize, key: i64) {
+        let before = self.slots[at];
+        self.slots[at].key = key;
+        if self.slots[at].before(&before) {
+            self.rise(at);
+        } else {
+            self.sink(at);
+        }
+    }
+
+    /// Restores the order after the key at `at` became smaller, or its stamp larger.
     pub(crate) fn sink(&mut self, at: usize) {
         self.sink_within(at, self.slots.len());
     }
@@ -123,7 +135,7 @@ mod tests {
             let mut slots = vec![Slot::default(); n];
             let mut positions = vec![0; n];
             for (peer, &key) in keys.iter().enumerate() {
-                slots[peer] = Slot { key, peer: peer as u32, unused: 0 };
+                slots[peer] = Slot { key, peer: peer as u32, stamp: 0 };
                 let mut heap = Heap { slots: &mut slots[..=peer], positions: &mut positions };
                 heap.added();
                 check_order(&heap);

@@ -4,73 +4,157 @@
 //! several peers share it, a round of the smooth weighted round robin is held among these alone,
 //! with nginx's detail that the round begins with the account of the first of them.
 //!
-//! It walks the tier in each pick, as nginx does.
+//! That walks the tier in each pick, as nginx does. A tier of more than [`SCANNED`] peers is kept
+//! in order instead (`ordered.rs`): the least is found all the same, and of equals the one that
+//! was not chosen for the longest time is next.
+
+use std::cmp::Ordering;
 
 use crate::ask::Turn;
 use crate::method::{Method, USUAL};
+use crate::ordered::{self, in_proportion};
 use crate::peer::Peer;
-use crate::state::{PeerIndex, State};
+use crate::slow_start::{growth, weight_in_parts};
+use crate::state::{PeerIndex, State, Tier};
 use crate::tried::Tried;
 
 /// Fewest requests under way.
 pub static METHOD: Method = Method {
     name: "least_conn",
     about: "The peer with the fewest requests under way in proportion to its weight is next.",
+    slow_start: true,
+    draws: true,
     pick,
+    settle: |state, peer| {
+        if is_large(state, state.tier_of(peer)) {
+            ordered::settle(state, peer, weighted);
+        }
+    },
+    rebuild: |state, tier| {
+        if is_large(state, tier) {
+            ordered::rebuild(state, tier, weighted);
+        }
+    },
     ..USUAL
 };
 
+/// Tiers up to this size are walked.
+const SCANNED: u32 = 256;
+
+fn is_large(state: &State<'_>, tier: usize) -> bool {
+    state.head.tiers[tier].count > SCANNED
+}
+
+fn weighted(peer: &Peer) -> u64 {
+    in_proportion(peer.conns.into(), peer.weight)
+}
+
 fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
-    let tier = turn.tier;
-    let first = state.head.tiers[tier].first;
-    let peers = &mut state.peers[first as usize..][..state.head.tiers[tier].count as usize];
-    let mut best: Option<usize> = None;
+    if is_large(state, turn.tier) {
+        return ordered::pick_by_turns(state, turn, tried, weighted);
+    }
+    let Tier { first, count, .. } = state.head.tiers[turn.tier];
+    let mut best: Option<PeerIndex> = None;
     let mut many = false;
-    for (offset, peer) in peers.iter().enumerate() {
-        if !peer.is_usable(turn.now) || tried.contains(first + offset as u32) {
+    for index in first..first + count {
+        if !state.peers[index as usize].is_usable(turn.now) || tried.contains(index) {
             continue;
         }
-        match best.map(|best| load(peer, &peers[best]).cmp(&load(&peers[best], peer))) {
-            None | Some(std::cmp::Ordering::Less) => {
-                best = Some(offset);
+        match best.map(|best| compare(state, index, best)) {
+            None | Some(Ordering::Less) => {
+                best = Some(index);
                 many = false;
             }
-            Some(std::cmp::Ordering::Equal) => many = true,
-            Some(std::cmp::Ordering::Greater) => {}
+            Some(Ordering::Equal) => many = true,
+            Some(Ordering::Greater) => {}
         }
     }
-    let mut best = best?;
-    if many {
-        best = round(peers, best, turn.now, |offset| tried.contains(first + offset as u32));
-    }
-    Some(first + best as u32)
+    let best = best?;
+    Some(if many { round(state, turn, tried, best, first + count) } else { best })
 }
 
 /// A round of smooth weighted round robin among the peers that are as loaded as the first one.
-fn round(peers: &mut [Peer], from: usize, now: u64, tried: impl Fn(usize) -> bool) -> usize {
+fn round(
+    state: &mut State<'_>,
+    turn: &Turn<'_>,
+    tried: &Tried,
+    from: PeerIndex,
+    end: PeerIndex,
+) -> PeerIndex {
     let mut best = from;
     let mut total = 0;
-    for offset in from..peers.len() {
-        let peer = peers[offset];
-        let equal = load(&peer, &peers[best]) == load(&peers[best], &peer);
-        if !equal || !peer.is_usable(now) || tried(offset) {
+    for index in from..end {
+        let equal = compare(state, index, best) == Ordering::Equal;
+        let peer = &mut state.peers[index as usize];
+        if !equal || !peer.is_usable(turn.now) || tried.contains(index) {
             continue;
         }
-        let growth = i64::from(peer.effective);
+        let growth = growth(peer, &mut state.times[index as usize], turn.now_ms);
         total += growth;
-        let peer = &mut peers[offset];
         peer.current = peer.current.wrapping_add(growth);
         peer.effective = peer.weight.min(peer.effective + 1);
-        let current = peer.current;
-        if current > peers[best].current {
-            best = offset;
+        if peer.current > state.peers[best as usize].current {
+            best = index;
         }
     }
-    peers[best].current = peers[best].current.wrapping_sub(total);
+    let paying = &mut state.peers[best as usize];
+    paying.current = paying.current.wrapping_sub(total);
     best
 }
 
-/// The load of `peer` on a scale that it shares with `other`.
-fn load(peer: &Peer, other: &Peer) -> u64 {
-    u64::from(peer.conns) * u64::from(other.weight)
+/// Which of two peers has more to do in proportion to its weight.
+fn compare(state: &State<'_>, one: PeerIndex, other: PeerIndex) -> Ordering {
+    let [(one, one_weight), (other, other_weight)] = [one, other].map(|index| {
+        let (peer, times) = (&state.peers[index as usize], &state.times[index as usize]);
+        let weight = match peer.slow_start_ms {
+            0 => u64::from(peer.weight) * crate::slow_start::PARTS,
+            _ => weight_in_parts(peer, times, state.head.clock_ms),
+        };
+        (u64::from(peer.conns), weight)
+    });
+    (u128::from(one) * u128::from(other_weight)).cmp(&(u128::from(other) * u128::from(one_weight)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ask, Memory, PeerOptions};
+
+    #[test]
+    fn a_large_tier_is_loaded_evenly_and_in_turns() {
+        let weights = |n: u32| PeerOptions { weight: 1 + n % 2, ..PeerOptions::default() };
+        let options: Vec<_> = (0..1_000).map(weights).collect();
+        let mut memory = Memory::new(&METHOD, &options, &[]);
+        let mut state = memory.state();
+        let mut seen = vec![0; 1_000];
+        for _ in 0..1_500 * 4 {
+            let peer = state.pick(&Ask::at(1), &mut Tried::new()).expect("a peer");
+            seen[peer as usize] += 1;
+        }
+        assert!((0..1_000).all(|n| seen[n] == 4 * (1 + n as u32 % 2)), "{seen:?}");
+        // Idle peers take turns.
+        (0..1_000).for_each(|n| (0..seen[n as usize]).for_each(|_| state.done(n)));
+        let mut order: Vec<_> = (0..1_000)
+            .map(|_| {
+                let peer = state.pick(&Ask::at(1), &mut Tried::new()).expect("a peer");
+                state.done(peer);
+                peer
+            })
+            .collect();
+        order.sort_unstable();
+        order.dedup();
+        assert_eq!(order.len(), 1_000);
+        // One that fails rests, and comes back.
+        let failing = state.pick(&Ask::at(1), &mut Tried::new()).expect("a peer");
+        state.failed(failing, 1);
+        let mut picks = |now| -> bool {
+            (0..1_500).any(|_| {
+                let peer = state.pick(&Ask::at(now), &mut Tried::new()).expect("a peer");
+                state.done(peer);
+                peer == failing
+            })
+        };
+        assert!(!picks(2));
+        assert!(picks(30));
+    }
 }

@@ -11,6 +11,7 @@
 use crate::ask::Turn;
 use crate::method::{Method, USUAL};
 use crate::peer::Peer;
+use crate::slow_start::{growth, weight_in_parts};
 use crate::state::{PeerIndex, State};
 use crate::times::{Times, Timing, Until};
 use crate::tried::Tried;
@@ -21,6 +22,7 @@ pub static HEADER: Method = Method {
     about: "The peer whose answers begin soonest is next, considering the requests under way.",
     timing: Some(Timing { until: Until::Header, inflight: false }),
     draws: true,
+    slow_start: true,
     pick,
     ..USUAL
 };
@@ -31,6 +33,7 @@ pub static LAST_BYTE: Method = Method {
     about: "The peer whose answers end soonest is next, considering the requests under way.",
     timing: Some(Timing { until: Until::LastByte, inflight: false }),
     draws: true,
+    slow_start: true,
     pick,
     ..USUAL
 };
@@ -41,6 +44,7 @@ pub static HEADER_INFLIGHT: Method = Method {
     about: "As `least_time header`; answers that are waited for count too.",
     timing: Some(Timing { until: Until::Header, inflight: true }),
     draws: true,
+    slow_start: true,
     pick,
     ..USUAL
 };
@@ -51,6 +55,7 @@ pub static LAST_BYTE_INFLIGHT: Method = Method {
     about: "As `least_time last_byte`; answers that are waited for count too.",
     timing: Some(Timing { until: Until::LastByte, inflight: true }),
     draws: true,
+    slow_start: true,
     pick,
     ..USUAL
 };
@@ -64,40 +69,57 @@ const WORST_MS: u64 = 5_000;
 /// Times within one such step are equally good.
 const STEP_MS: u64 = 20;
 
+/// How finely times are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    /// In steps, up to a limit.
+    Rough,
+    /// By the millisecond.
+    Exact,
+}
+
 fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
+    pick_by(state, turn, tried, Expectation::Rough)
+}
+
+pub(crate) fn pick_by(
+    state: &mut State<'_>,
+    turn: &Turn<'_>,
+    tried: &Tried,
+    how: Expectation,
+) -> Option<PeerIndex> {
     let tier = &state.head.tiers[turn.tier];
     let (first, count) = (tier.first, tier.count);
     if count > SCANNED {
         let drawn = |n| first + turn.draw(n, count.into()) as u32;
-        return among(state, turn, tried, (0..SCANNED).map(drawn));
+        return among(state, turn, tried, how, (0..SCANNED).map(drawn));
     }
-    among(state, turn, tried, first..first + count)
+    among(state, turn, tried, how, first..first + count)
 }
 
 fn among(
     state: &mut State<'_>,
     turn: &Turn<'_>,
     tried: &Tried,
+    how: Expectation,
     candidates: impl Iterator<Item = PeerIndex> + Clone,
 ) -> Option<PeerIndex> {
     let mut best: Option<(PeerIndex, u64)> = None;
     let mut many = false;
-    let until = until(state);
     let mut passed = 0;
     for (nth, index) in candidates.clone().enumerate() {
         if tried.contains(index) || !state.peers[index as usize].is_usable(turn.now) {
             continue;
         }
         state.times[index as usize].look(turn.now_ms);
-        let (peer, times) = (&state.peers[index as usize], &state.times[index as usize]);
-        let eta = eta(peer, times, until, turn.now);
+        let eta = state.eta(index, turn, how);
         let Some((leader, least)) = best else {
             best = Some((index, eta));
             passed = nth;
             continue;
         };
-        let weight = state.peers[leader as usize].weight;
-        match (eta * u64::from(weight)).cmp(&(least * u64::from(peer.weight))) {
+        let [weight, other] = [leader, index].map(|peer| state.weight_now(peer));
+        match (eta * weight).cmp(&(least * other)) {
             std::cmp::Ordering::Less => {
                 best = Some((index, eta));
                 many = false;
@@ -111,7 +133,7 @@ fn among(
     if !many {
         return Some(leader);
     }
-    Some(round(state, turn, tried, (leader, least), candidates.skip(passed)))
+    Some(round(state, turn, tried, how, (leader, least), candidates.skip(passed)))
 }
 
 /// A round of smooth weighted round robin among those of whom the same is expected, from the
@@ -120,22 +142,20 @@ fn round(
     state: &mut State<'_>,
     turn: &Turn<'_>,
     tried: &Tried,
+    how: Expectation,
     (mut best, least): (PeerIndex, u64),
     candidates: impl Iterator<Item = PeerIndex>,
 ) -> PeerIndex {
     let mut total = 0;
-    let until = until(state);
     for index in candidates {
-        let peer = &state.peers[index as usize];
-        let eta = eta(peer, &state.times[index as usize], until, turn.now);
-        let leader = &state.peers[best as usize];
-        let equal = eta * u64::from(leader.weight) == least * u64::from(peer.weight);
+        let equal =
+            state.eta(index, turn, how) * state.weight_now(best) == least * state.weight_now(index);
+        let peer = &mut state.peers[index as usize];
         if !equal || tried.contains(index) || !peer.is_usable(turn.now) {
             continue;
         }
-        let growth = i64::from(peer.effective);
+        let growth = growth(peer, &mut state.times[index as usize], turn.now_ms);
         total += growth;
-        let peer = &mut state.peers[index as usize];
         peer.current = peer.current.wrapping_add(growth);
         peer.effective = peer.weight.min(peer.effective + 1);
         if peer.current > state.peers[best as usize].current {
@@ -147,12 +167,37 @@ fn round(
     best
 }
 
-fn until(state: &State<'_>) -> Until {
-    state.method().timing.map_or(Until::LastByte, |timing| timing.until)
+impl State<'_> {
+    fn eta(&self, peer: PeerIndex, turn: &Turn<'_>, how: Expectation) -> u64 {
+        let until = self.method().timing.map_or(Until::LastByte, |timing| timing.until);
+        let (peer, times) = (&self.peers[peer as usize], &self.times[peer as usize]);
+        match how {
+            Expectation::Rough => eta(peer, times, until, turn.now),
+            Expectation::Exact => {
+                (expected(peer, times, until, turn.now) + 1).min(1 << 40)
+                    * (1 + u64::from(peer.conns))
+            }
+        }
+    }
+
+    fn weight_now(&self, peer: PeerIndex) -> u64 {
+        let (peer, times) = (&self.peers[peer as usize], &self.times[peer as usize]);
+        weight_in_parts(peer, times, self.head.clock_ms)
+    }
 }
 
 /// What is expected of a peer, in milliseconds, times its requests.
 pub(crate) fn eta(peer: &Peer, times: &Times, until: Until, now: u64) -> u64 {
+    let expected = expected(peer, times, until, now);
+    let rough = match expected > WORST_MS {
+        true => WORST_MS,
+        false => expected + STEP_MS - expected % STEP_MS,
+    };
+    rough * (1 + u64::from(peer.conns))
+}
+
+/// The time of a peer's answer, in milliseconds.
+fn expected(peer: &Peer, times: &Times, until: Until, now: u64) -> u64 {
     let mut expected = match until {
         Until::Header => u64::from(times.header_ms),
         Until::LastByte => u64::from(times.total_ms),
@@ -162,12 +207,8 @@ pub(crate) fn eta(peer: &Peer, times: &Times, until: Until, now: u64) -> u64 {
         let halves = alone / (u64::from(peer.fail_timeout) + 1);
         expected = expected.checked_shr(u32::try_from(halves).unwrap_or(u32::MAX)).unwrap_or(0);
     }
-    if times.inflight > 0 {
-        expected = expected.max(times.inflight_ms.into());
+    match times.inflight {
+        0 => expected,
+        _ => expected.max(times.inflight_ms.into()),
     }
-    expected = match expected > WORST_MS {
-        true => WORST_MS,
-        false => expected + STEP_MS - expected % STEP_MS,
-    };
-    expected * (1 + u64::from(peer.conns))
 }

@@ -46,6 +46,8 @@ mod ask;
 #[cfg(feature = "zone")]
 mod block;
 mod checks;
+pub mod fair;
+pub mod first;
 pub mod hash;
 mod heap;
 mod index;
@@ -57,13 +59,17 @@ mod membership;
 mod method;
 #[cfg(test)]
 mod model;
+mod ordered;
 mod peer;
 pub mod random;
 pub mod rendezvous;
 pub mod round_robin;
+pub mod sed;
+mod slow_start;
 mod state;
 mod times;
 mod tried;
+pub mod wlc;
 
 pub use ask::{Ask, Key};
 #[cfg(feature = "zone")]

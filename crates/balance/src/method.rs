@@ -9,7 +9,10 @@ use crate::index::{Roll, Table};
 use crate::state::State;
 use crate::times::Timing;
 use crate::{PeerIndex, Tried};
-use crate::{hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, round_robin};
+use crate::{
+    fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, round_robin,
+    sed, wlc,
+};
 
 /// One balancing algorithm, as data.
 pub struct Method {
@@ -83,6 +86,12 @@ pub static METHODS: &[&Method] = &[
     &least_time::LAST_BYTE,
     &least_time::HEADER_INFLIGHT,
     &least_time::LAST_BYTE_INFLIGHT,
+    &fair::METHOD,
+    &wlc::LC,
+    &wlc::METHOD,
+    &sed::METHOD,
+    &sed::NQ,
+    &first::METHOD,
 ];
 
 /// The algorithm that the configuration calls `name`.

@@ -307,12 +307,15 @@ impl Peer {
     }
 
     /// A request ended well, or at least not by the peer's fault. Failures are forgotten only
-    /// when the peer was put on trial after the last of them.
-    pub(crate) fn done(&mut self) {
+    /// when the peer was put on trial after the last of them. True when it passed its trial.
+    pub(crate) fn done(&mut self) -> bool {
+        let mut passed = false;
         if self.accessed < self.checked {
+            passed = self.max_fails != 0 && self.fails >= self.max_fails;
             self.fails = 0;
         }
         self.conns = self.conns.saturating_sub(1);
+        passed
     }
 
     /// A request ended by the peer's fault.

@@ -32,6 +32,7 @@ use crate::ask::Turn;
 use crate::heap::{Heap, Slot};
 use crate::method::{Method, USUAL};
 use crate::peer::Place;
+use crate::slow_start::growth;
 use crate::state::{Class, PeerIndex, State, Tier};
 use crate::tried::Tried;
 
@@ -39,6 +40,7 @@ use crate::tried::Tried;
 pub static METHOD: Method = Method {
     name: "round_robin",
     about: "Peers take turns in proportion to their weights, evenly interleaved.",
+    slow_start: true,
     pick,
     bind,
     settle,
@@ -109,7 +111,8 @@ fn scan(
     let mut total = 0;
     let mut best: Option<(usize, i64)> = None;
     let peers = &mut state.peers[first as usize..][..count as usize];
-    for (offset, peer) in peers.iter_mut().enumerate() {
+    let times = &mut state.times[first as usize..][..count as usize];
+    for (offset, (peer, times)) in peers.iter_mut().zip(times).enumerate() {
         let is_tried = match offset {
             0..64 => mask >> offset & 1 == 1,
             _ => tried.contains(first + offset as u32),
@@ -117,7 +120,7 @@ fn scan(
         if is_tried || !peer.is_usable(turn.now) {
             continue;
         }
-        let growth = i64::from(peer.effective);
+        let growth = growth(peer, times, turn.now_ms);
         peer.current = peer.current.wrapping_add(growth);
         total += growth;
         if peer.effective < peer.weight {
@@ -144,7 +147,7 @@ pub(crate) fn settle(state: &mut State<'_>, peer: PeerIndex) {
         Place::Out
     } else if subject.is_resting(state.head.clock) {
         Place::Resting
-    } else if subject.effective < subject.weight {
+    } else if subject.effective < subject.weight || state.is_starting(peer) {
         Place::Recovering
     } else {
         Place::Heap
@@ -220,7 +223,7 @@ impl State<'_> {
     }
 
     /// Brings back the peers whose `fail_timeout` passed.
-    fn admit_rested(&mut self, tier: usize) {
+    pub(crate) fn admit_rested(&mut self, tier: usize) {
         let Tier { resting, earliest, first, .. } = self.head.tiers[tier];
         if resting == 0 || self.head.clock <= earliest {
             return;
@@ -229,7 +232,7 @@ impl State<'_> {
         // Backwards, because whoever leaves is replaced by the last one.
         for at in (first..first + resting).rev() {
             let peer = self.resting[at as usize];
-            settle(self, peer);
+            (self.method().settle)(self, peer);
             let subject = &self.peers[peer as usize];
             if subject.place() == Place::Resting {
                 next = next.min(subject.rests_until());
@@ -304,7 +307,7 @@ impl State<'_> {
         for &index in &self.recovering[first as usize..][..recovering as usize] {
             let peer = &mut self.peers[index as usize];
             if peer.frozen == 0 {
-                let growth = i64::from(peer.effective);
+                let growth = growth(peer, &mut self.times[index as usize], self.head.clock_ms);
                 peer.current = peer.current.wrapping_add(growth);
                 round.total += growth;
                 peer.effective = peer.weight.min(peer.effective + 1);
@@ -342,18 +345,18 @@ impl State<'_> {
         heap.sink(at);
     }
 
-    fn class_of(&self, peer: PeerIndex) -> usize {
+    pub(crate) fn class_of(&self, peer: PeerIndex) -> usize {
         let tier = &self.head.tiers[self.tier_of(peer)];
         (tier.first + self.peers[peer as usize].class) as usize
     }
 
-    fn heap_of(&mut self, peer: PeerIndex) -> Heap<'_> {
+    pub(crate) fn heap_of(&mut self, peer: PeerIndex) -> Heap<'_> {
         let Class { start, len, .. } = self.classes[self.class_of(peer)];
         Heap { slots: &mut self.slots[start as usize..][..len as usize], positions: self.positions }
     }
 
     /// Takes `peer` out of its index, with its account.
-    fn take_out(&mut self, tier: usize, peer: PeerIndex) {
+    pub(crate) fn take_out(&mut self, tier: usize, peer: PeerIndex) {
         let index = peer as usize;
         let at = self.positions[index];
         let first = self.head.tiers[tier].first;
@@ -383,7 +386,7 @@ impl State<'_> {
     }
 
     /// Puts a peer that is in no index into that of `place`.
-    fn put_in(&mut self, tier: usize, peer: PeerIndex, place: Place) {
+    pub(crate) fn put_in(&mut self, tier: usize, peer: PeerIndex, place: Place) {
         let index = peer as usize;
         let first = self.head.tiers[tier].first;
         match place {
@@ -395,7 +398,7 @@ impl State<'_> {
                 let weight = i64::from(weight);
                 tier.total += weight;
                 let key = self.peers[index].current.wrapping_sub(tier.rounds * weight);
-                self.slots[(start + len) as usize] = Slot { key, peer, unused: 0 };
+                self.slots[(start + len) as usize] = Slot { key, peer, stamp: 0 };
                 self.classes[class].len += 1;
                 self.heap_of(peer).added();
             }

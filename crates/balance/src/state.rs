@@ -79,6 +79,8 @@ plain! {
         /// on the time to the tick.
         pub(crate) clock: u64,
         pub(crate) tiers: [Tier; 2],
+        /// The latest millisecond that any caller told.
+        pub(crate) clock_ms: u64,
         /// The place of the method in its list.
         pub(crate) method: u32,
         /// The peers of both tiers that are neither down nor draining.
@@ -214,6 +216,7 @@ impl State<'_> {
     /// A pick must be followed by one [`State::done`] or [`State::failed`].
     pub fn pick(&mut self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
         self.head.clock = self.head.clock.max(ask.now);
+        self.head.clock_ms = self.head.clock_ms.max(ask.now_ms);
         if self.is_single() {
             let peer = &mut self.peers[0];
             let bound = ask.bound.contains(&0) && !peer.is_barred() && !peer.is_full();
@@ -248,7 +251,7 @@ impl State<'_> {
         let turn = Turn {
             tier,
             now: self.head.clock,
-            now_ms: ask.now_ms,
+            now_ms: self.head.clock_ms,
             random: ask.random,
             key: ask.key,
             table: ask
@@ -279,7 +282,9 @@ impl State<'_> {
                 self.peers[0].fails = 0;
             }
             self.uncount(peer);
-            self.peers[index].done();
+            if self.peers[index].done() {
+                self.start_slowly(peer);
+            }
             self.bound_timed(peer);
             (self.method().settle)(self, peer);
         }
@@ -335,7 +340,10 @@ impl State<'_> {
         change(&mut self.peers[index]);
         match (before, self.peers[index].is_in()) {
             (true, false) => self.head.up -= 1,
-            (false, true) => self.head.up += 1,
+            (false, true) => {
+                self.head.up += 1;
+                self.start_slowly(peer);
+            }
             _ => return,
         }
         (self.method().settle)(self, peer);
@@ -570,6 +578,6 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
         assert_eq!(size_of::<Tier>(), 56);
-        assert_eq!(size_of::<Head>(), 8 + 2 * 56 + 32);
+        assert_eq!(size_of::<Head>(), 16 + 2 * 56 + 32);
     }
 }
