@@ -192,7 +192,12 @@ fn compile_block(name: &str, scope: &Scope<'_>, names: &dyn Names) -> Settings {
 
 /// The parameter of a server that the method cannot honour.
 fn unsupported(method: &Method, server: &Server) -> Option<&'static str> {
-    (server.backup && !method.backup).then_some("backup")
+    let starts_slowly = server.options.slow_start_ms != 0;
+    match () {
+        () if server.backup && !method.backup => Some("backup"),
+        () if starts_slowly && !method.slow_start => Some("slow_start"),
+        () => None,
+    }
 }
 
 /// One member per address of a server.

@@ -20,6 +20,12 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::HASH,
     &methods::RANDOM,
     &methods::LEAST_TIME,
+    &methods::FAIR,
+    &methods::LC,
+    &methods::WLC,
+    &methods::SED,
+    &methods::NQ,
+    &methods::FIRST,
     &methods::HASH_BALANCE_FACTOR,
     &methods::QUEUE,
     &ZONE,
@@ -92,6 +98,7 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
     .many()
     .syntax(
         "server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] \
+         [slow_start=TIME] \
          [backup] [down] [drain] [route=NAME];",
     )
     .text(
@@ -103,6 +110,9 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
          - `fail_timeout=TIME`: that time, and how long it then rests; 10 seconds unless given.\n\
          - `max_conns=N`: at most so many requests at once, counted by each worker for itself \
          unless the group has a `zone`; 0, no limit, unless given.\n\
+         - `slow_start=TIME`: after it was down, resting or unhealthy its share grows from nothing \
+         to the full one over TIME; at once unless given. Not with methods that go by keys or \
+         chance, and of no effect for the only server of a group.\n\
          - `backup`: used only while no other server is usable.\n\
          - `down`: never used.\n\
          - `drain`: used only for clients that are bound to it (`sticky`).\n\
@@ -186,6 +196,10 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
             b"fail_timeout=" => {
                 let seconds = read::parse_time_s(value).ok_or_else(refused)?;
                 options.fail_timeout = u32::try_from(seconds).unwrap_or(u32::MAX);
+            }
+            b"slow_start=" => {
+                let ms = read::parse_time_ms(value).ok_or_else(refused)?;
+                options.slow_start_ms = u32::try_from(ms).unwrap_or(u32::MAX);
             }
             b"backup" => backup = true,
             b"down" => (options.down, options.drain) = (true, false),

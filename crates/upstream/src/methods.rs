@@ -1,13 +1,18 @@
 //! The directives of an `upstream` block that choose the algorithm, as data.
 
-use balance::{Method, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous};
+use balance::{
+    Method, fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, sed,
+    wlc,
+};
 use config::{Args, Arity, Directive, Invalid, Repeat, Scope, Span, Template, read};
 use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 
+use crate::directives::SERVER;
 use crate::queue::QueueLine;
 
 /// Those of which a block has one.
-static METHODS: &[&Directive<Choice>] = &[&LEAST_CONN, &IP_HASH, &HASH, &RANDOM, &LEAST_TIME];
+static METHODS: &[&Directive<Choice>] =
+    &[&LEAST_CONN, &IP_HASH, &HASH, &RANDOM, &LEAST_TIME, &FAIR, &LC, &WLC, &SED, &NQ, &FIRST];
 
 /// How a group chooses.
 #[derive(Clone, Debug)]
@@ -123,6 +128,75 @@ pub static LEAST_TIME: Directive<Choice> = Directive::new("least_time", &[UPSTRE
     )
     .example("upstream backend { least_time header; server 127.0.0.1:8081; }");
 
+/// Balancing by time, to the millisecond.
+pub static FAIR: Directive<Choice> = plain("fair", |_| Ok(Choice::plain(&fair::METHOD)))
+    .syntax("fair;")
+    .text(
+        "The next request goes to the server that is expected to be done first, as with \
+         `least_time last_byte inflight`, but by the millisecond: servers of about the same speed \
+         do not take turns.",
+    )
+    .example("upstream backend { fair; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// IPVS's `lc`.
+pub static LC: Directive<Choice> = plain("lc", |_| Ok(Choice::plain(&wlc::LC)))
+    .syntax("lc;")
+    .text(
+        "The next request goes to the server with the fewest requests under way, whatever its \
+         weight; of equals to the first one, as IPVS does it.",
+    )
+    .example("upstream backend { lc; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
+
+/// IPVS's `wlc`.
+pub static WLC: Directive<Choice> = plain("wlc", |_| Ok(Choice::plain(&wlc::METHOD)))
+    .syntax("wlc;")
+    .text(
+        "The next request goes to the server with the fewest requests under way in proportion to \
+         its weight; of equals to the first one, as IPVS does it. With `least_conn` equals take \
+         turns.",
+    )
+    .example("upstream backend { wlc; server 127.0.0.1:8081 weight=2; server 127.0.0.1:8082; }");
+
+/// IPVS's `sed`.
+pub static SED: Directive<Choice> = plain("sed", |_| Ok(Choice::plain(&sed::METHOD)))
+    .syntax("sed;")
+    .text(
+        "Shortest expected delay: the next request goes where the requests under way and the new \
+         one are the fewest in proportion to the weight; of equals to the first one. A strong \
+         server is preferred to an idle weak one.",
+    )
+    .example("upstream backend { sed; server 127.0.0.1:8081 weight=4; server 127.0.0.1:8082; }");
+
+/// IPVS's `nq`.
+pub static NQ: Directive<Choice> = plain("nq", |_| Ok(Choice::plain(&sed::NQ)))
+    .syntax("nq;")
+    .text(
+        "Never queue: the next request goes to the first server that has none under way; if there \
+         is none, as with `sed`.",
+    )
+    .example("upstream backend { nq; server 127.0.0.1:8081 weight=4; server 127.0.0.1:8082; }");
+
+/// HAProxy's `first`.
+pub static FIRST: Directive<Choice> = plain("first", |_| Ok(Choice::plain(&first::METHOD)))
+    .syntax("first;")
+    .text(
+        "The next request goes to the first server that has fewer than its `max_conns` requests \
+         under way: the last ones are left idle while they are not needed. At least one server \
+         needs a `max_conns`.",
+    )
+    .example(
+        "upstream backend {\n    first;\n    server 127.0.0.1:8081 max_conns=100;\n    \
+         server 127.0.0.1:8082;\n}",
+    );
+
+/// A method without arguments, of which the last one in a block holds.
+const fn plain(
+    name: &'static str,
+    read: fn(&Args<'_>) -> Result<Choice, Invalid>,
+) -> Directive<Choice> {
+    Directive::new(name, BLOCKS, read).takes(Arity::None).repeats(Repeat::Last)
+}
+
 /// Bounded load.
 pub static HASH_BALANCE_FACTOR: Directive<u64> =
     Directive::new("hash_balance_factor", BLOCKS, factor)
@@ -233,6 +307,10 @@ pub(crate) fn compile(block: &Scope<'_>) -> (Choice, Option<Span>) {
             block.error(span, "\"hash_balance_factor\" works with \"hash\" only");
         }
         choice.factor = percent as u32;
+    }
+    let limits = block.nodes_local(&SERVER).iter().any(|(line, _)| line.options.max_conns > 0);
+    if choice.method.name == first::METHOD.name && !limits {
+        block.error(span.unwrap_or(block.span()), "\"first\" works with \"max_conns\" only");
     }
     choice.queue = block.local(&QUEUE).unwrap_or_default();
     (choice, span)
