@@ -9,6 +9,7 @@
 pub mod checks;
 pub mod client_hello;
 pub mod dns;
+pub mod gateway;
 pub mod http1;
 pub mod proxy_protocol;
 pub mod rdp;
