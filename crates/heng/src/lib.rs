@@ -24,6 +24,7 @@ pub mod readiness;
 pub mod report;
 pub mod single;
 pub mod start;
+mod stream_engine;
 pub mod upgrade;
 pub mod version;
 pub mod worker;

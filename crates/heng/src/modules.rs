@@ -9,6 +9,7 @@ use session::variables::{Builtin, BuiltinGetter};
 use crate::directives;
 use crate::engines::Compile;
 use crate::http_engine;
+use crate::stream_engine;
 
 /// The directive tables that belong to no module of an engine.
 static TABLES: &[&[&dyn AnyDirective]] = &[
@@ -16,16 +17,18 @@ static TABLES: &[&[&dyn AnyDirective]] = &[
     directives::EVENTS_DIRECTIVES,
     session::log::DIRECTIVES,
     http::directives::ALL,
+    stream::directives::ALL,
     upstream::resolver::DIRECTIVES,
 ];
 
 /// The engines, in the order in which their listeners open.
-pub static ENGINES: &[Compile] = &[http_engine::compile];
+pub static ENGINES: &[Compile] = &[http_engine::compile, stream_engine::compile];
 
 /// All directives that this program knows.
 pub fn registry() -> Registry {
     let of_modules = http_modules::list::MODULES.iter().map(|module| module.directives);
-    let tables: Vec<_> = TABLES.iter().copied().chain(of_modules).collect();
+    let of_stream = stream::list::MODULES.iter().map(|module| module.directives);
+    let tables: Vec<_> = TABLES.iter().copied().chain(of_modules).chain(of_stream).collect();
     Registry::new(&tables)
 }
 
@@ -37,8 +40,8 @@ pub enum Usual {
 }
 
 /// nginx's modules, by the words of its `./configure`, each with a directive that no nginx
-/// without the module has. `-V` looks whether the tables know that directive, so that what it
-/// says is always true.
+/// without the module has, `CONTEXT/NAME` where others have it elsewhere. `-V` looks whether the
+/// tables know that directive, so that what it says is always true.
 static NGINX_MODULES: &[(&str, Usual, &str)] = &[
     ("http", Usual::Default, "http"),
     ("http-cache", Usual::Default, "proxy_cache"),
@@ -89,7 +92,23 @@ static NGINX_MODULES: &[(&str, Usual, &str)] = &[
     ("http_secure_link_module", Usual::Optional, "secure_link"),
     ("http_slice_module", Usual::Optional, "slice"),
     ("http_stub_status_module", Usual::Optional, "stub_status"),
+    ("debug", Usual::Optional, "debug_connection"),
     ("stream", Usual::Optional, "stream"),
+    ("stream_ssl_module", Usual::Optional, "stream.server/ssl_certificate"),
+    ("stream_realip_module", Usual::Optional, "stream.server/set_real_ip_from"),
+    ("stream_ssl_preread_module", Usual::Optional, "stream.server/ssl_preread"),
+    ("stream_limit_conn_module", Usual::Default, "stream.server/limit_conn"),
+    ("stream_access_module", Usual::Default, "stream.server/allow"),
+    ("stream_geo_module", Usual::Default, "stream/geo"),
+    ("stream_map_module", Usual::Default, "stream/map"),
+    ("stream_split_clients_module", Usual::Default, "stream/split_clients"),
+    ("stream_return_module", Usual::Default, "stream.server/return"),
+    ("stream_pass_module", Usual::Default, "stream.server/pass"),
+    ("stream_set_module", Usual::Default, "stream.server/set"),
+    ("stream_upstream_hash_module", Usual::Default, "stream.upstream/hash"),
+    ("stream_upstream_least_conn_module", Usual::Default, "stream.upstream/least_conn"),
+    ("stream_upstream_random_module", Usual::Default, "stream.upstream/random"),
+    ("stream_upstream_zone_module", Usual::Default, "stream.upstream/zone"),
     ("mail", Usual::Optional, "mail"),
 ];
 
@@ -98,14 +117,22 @@ static NGINX_MODULES: &[(&str, Usual, &str)] = &[
 pub fn configure_arguments(registry: &Registry) -> Vec<String> {
     NGINX_MODULES
         .iter()
-        .filter_map(|(name, usual, marker)| {
-            match (usual, registry.named(marker.as_bytes()).is_empty()) {
-                (Usual::Optional, false) => Some(format!("--with-{name}")),
-                (Usual::Default, true) => Some(format!("--without-{name}")),
-                _ => None,
-            }
+        .filter_map(|(name, usual, marker)| match (usual, !knows(registry, marker)) {
+            (Usual::Optional, false) => Some(format!("--with-{name}")),
+            (Usual::Default, true) => Some(format!("--without-{name}")),
+            _ => None,
         })
         .collect()
+}
+
+/// Whether the tables have a directive, in a context where one is named.
+fn knows(registry: &Registry, marker: &str) -> bool {
+    let (context, name) = marker.split_once('/').map_or((None, marker), |(c, n)| (Some(c), n));
+    let mut found = registry.named(name.as_bytes()).iter();
+    found.any(|directive| {
+        let mut contexts = directive.spec().contexts.iter();
+        context.is_none_or(|wanted| contexts.any(|context| context.id == wanted))
+    })
 }
 
 /// One page of the manual.
@@ -152,10 +179,23 @@ pub fn manual() -> Vec<Page> {
         variables: variables(module.variables),
         ..page(module.name, module.name, module.text, module.directives)
     }));
+    pages.push(Page {
+        variables: variables(stream::variables::BUILTINS),
+        ..page(
+            "stream",
+            "Stream core",
+            "Servers, listeners and sessions of TCP and UDP.",
+            stream::directives::ALL,
+        )
+    });
+    pages.extend(stream::list::MODULES.iter().map(|module| Page {
+        variables: variables(module.variables),
+        ..page(module.name, module.name, module.text, module.directives)
+    }));
     pages
 }
 
-fn variables(builtins: &[Builtin<http::Exchange>]) -> Vec<(String, &'static str)> {
+fn variables<X>(builtins: &[Builtin<X>]) -> Vec<(String, &'static str)> {
     let name = |builtin: &Builtin<_>| match builtin.get {
         BuiltinGetter::One(_) => format!("${}", builtin.name),
         BuiltinGetter::Family(_) => format!("${}NAME", builtin.name),

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
-use system::datagram::{self, AT_ONCE};
+use system::datagram;
 use system::driver::{Interest, Source};
 use system::socket::{self, Address, SocketError};
 
-pub use system::datagram::{Batch, LONGEST, Packet};
+pub use system::datagram::{AT_ONCE, Batch, LONGEST, Packet};
 
 use crate::connect::ConnectOptions;
 use crate::listener::Listener;
@@ -43,7 +43,7 @@ impl DatagramListener {
     pub fn poll_receive(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_readable(cx));
-            match batch.receive(self.fd.as_fd()) {
+            match batch.receive(self.fd.as_fd(), AT_ONCE) {
                 Ok(count) => {
                     if count < AT_ONCE {
                         self.source.clear_readable();
@@ -105,16 +105,21 @@ impl Datagrams {
         Ok(Datagrams { source, fd })
     }
 
-    /// Takes the packets that wait; see [`DatagramListener::poll_receive`].
+    /// Takes the packets that wait, up to `most`; see [`DatagramListener::poll_receive`].
     ///
     /// # Errors
     /// As `recvmmsg(2)`: `ECONNREFUSED` tells that nobody is there.
-    pub fn poll_receive(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_readable(cx));
-            match batch.receive(self.fd.as_fd()) {
+            match batch.receive(self.fd.as_fd(), most) {
                 Ok(count) => {
-                    if count < AT_ONCE {
+                    if count < most.min(AT_ONCE) {
                         self.source.note_short_read();
                     }
                     return Poll::Ready(Ok(count));
@@ -182,7 +187,7 @@ mod tests {
                 }
                 assert_eq!((&*taken[0].0, &*taken[1].0), (&b"a"[..], &b"bc"[..]), "{round}");
                 server.send_to(b"answer", &taken[0].1, None).unwrap();
-                poll_fn(|cx| client.poll_receive(cx, &mut batch)).await.unwrap();
+                poll_fn(|cx| client.poll_receive(cx, &mut batch, AT_ONCE)).await.unwrap();
                 assert_eq!(batch.packets().next().unwrap().bytes, b"answer");
             }
         });
@@ -198,7 +203,8 @@ mod tests {
             let client = Datagrams::connect(&address, &ConnectOptions::default()).unwrap();
             poll_fn(|cx| client.poll_send(cx, b"x")).await.unwrap();
             let mut batch = Batch::default();
-            let error = poll_fn(|cx| client.poll_receive(cx, &mut batch)).await.unwrap_err();
+            let error =
+                poll_fn(|cx| client.poll_receive(cx, &mut batch, AT_ONCE)).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         });
     }

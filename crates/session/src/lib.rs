@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acceptor;
 pub mod access;
 pub mod access_log;
 pub mod budget;
@@ -10,6 +11,7 @@ pub mod contexts;
 pub mod counters;
 pub mod forwarded;
 pub mod geo;
+pub mod handover;
 pub mod limit_conn;
 pub mod limit_req;
 pub mod listen;

@@ -63,12 +63,12 @@ impl Batch {
         })
     }
 
-    /// Takes what waits, up to [`AT_ONCE`] packets, and says how many.
+    /// Takes what waits, up to `most` packets and [`AT_ONCE`], and says how many.
     ///
     /// # Errors
     /// `WouldBlock` when nothing waits; others as `recvmmsg(2)`: an ICMP error of an earlier
     /// packet concerns that one only.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.received.clear();
         // SAFETY: these are plain C structures, for which all zeroes is a value.
         let (mut headers, mut slices, mut names): (
@@ -94,7 +94,7 @@ impl Batch {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                AT_ONCE as u32,
+                most.clamp(1, AT_ONCE) as u32,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -368,7 +368,7 @@ mod tests {
                 crate::socket::send(client.as_fd(), packet.as_bytes()).unwrap();
             }
             let mut batch = Batch::default();
-            assert_eq!(batch.receive(server.as_fd()).unwrap(), 3, "{wildcard}");
+            assert_eq!(batch.receive(server.as_fd(), AT_ONCE).unwrap(), 3, "{wildcard}");
             let packets: Vec<Packet<'_>> = batch.packets().collect();
             let texts: Vec<&[u8]> = packets.iter().map(|packet| packet.bytes).collect();
             assert_eq!(texts, [&b"one"[..], b"", b"three"]);
@@ -379,7 +379,7 @@ mod tests {
             // The client's socket is connected: an answer from elsewhere would not reach it.
             let mut buffer = [0; 16];
             assert_eq!(crate::socket::receive(client.as_fd(), &mut buffer).unwrap(), 6);
-            let nothing = batch.receive(server.as_fd()).unwrap_err();
+            let nothing = batch.receive(server.as_fd(), AT_ONCE).unwrap_err();
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
             assert_eq!(batch.packets().count(), 0);
         }
@@ -392,7 +392,7 @@ mod tests {
         let client = connect(&address, None, false).unwrap();
         crate::socket::send(client.as_fd(), b"hello").unwrap();
         let mut batch = Batch::default();
-        assert_eq!(batch.receive(server.as_fd()).unwrap(), 1);
+        assert_eq!(batch.receive(server.as_fd(), AT_ONCE).unwrap(), 1);
         let packet = batch.packets().next().unwrap();
         assert_eq!(packet.bytes, b"hello");
         send_to(server.as_fd(), b"you too", packet.peer, None).unwrap();

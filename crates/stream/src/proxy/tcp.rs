@@ -1,0 +1,109 @@
+//! TCP sessions: bytes both ways until one side, or silence, ends it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use net::{Closing, OutQueue, Side, TunnelEnd, TunnelSettings, tunnel};
+use session::log::Level;
+use system::errno::Errno;
+use upstream::{Group, Outcome};
+
+use super::connect::{connected, connection, header};
+use super::settings::Settings;
+use crate::client::Client;
+use crate::journey::{INTERNAL_ERROR, OK};
+use crate::session::Session;
+use crate::upstreams;
+
+/// Serves a session with a peer of the group.
+pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group>) -> u16 {
+    let mut attempts = upstreams::begin(s, group);
+    let lease = match connection(s, settings, &mut attempts).await {
+        Ok(lease) => lease,
+        Err(status) => return status,
+    };
+    let local = system::socket::local_address(lease.stream().as_fd()).ok();
+    connected(s, &mut attempts, local);
+    let (stream, _permit) = lease.into_stream();
+    let mut to_second = OutQueue::new();
+    let header = header(s, settings.header);
+    if !header.is_empty() {
+        to_second.push(header);
+    }
+    if let Some(ahead) = s.ahead.take() {
+        s.counts.from_first.set(ahead.len() as u64);
+        to_second.push(ahead);
+    }
+    let (first_rate, second_rate) = settings.rates(s);
+    let how = TunnelSettings {
+        buffer: settings.buffer,
+        idle_ms: settings.timeout_ms,
+        closing: if settings.half_close { Closing::Apart } else { Closing::Together },
+        first_rate,
+        second_rate,
+        splice: true,
+    };
+    let counts = s.counts.clone();
+    let end = {
+        let Client::Connection(Some(client)) = &s.client else { return INTERNAL_ERROR };
+        let session: &Session = s;
+        let tell = |side, error: io::Error| broken(session, side, &error, Doing::Reading);
+        tunnel(client, &stream, to_second, &how, &counts, tell).await
+    };
+    note_traffic(s);
+    attempts.done(Outcome::Ok);
+    ended(s, end);
+    OK
+}
+
+/// What the logs want to know about the bytes of the last way.
+pub(super) fn note_traffic(s: &mut Session) {
+    let counts = s.counts.clone();
+    let Some(last) = s.upstream.as_mut().and_then(|upstream| upstream.attempts.last_mut()) else {
+        return;
+    };
+    last.bytes_sent = counts.to_second.get();
+    last.bytes_received = counts.from_second.get();
+    let answered = counts.answered_ms.get();
+    last.first_byte_ms = answered.map(|at| at.saturating_sub(last.begun_ms));
+}
+
+fn ended(s: &mut Session, end: TunnelEnd) {
+    match end {
+        TunnelEnd::Closed(side) => {
+            let who = if side == Side::First { "client" } else { "upstream" };
+            let counts = &s.counts;
+            s.log_plainly(format_args!(
+                "{who} disconnected, bytes from/to client:{}/{}, bytes from/to upstream:{}/{}",
+                counts.from_first.get(),
+                counts.to_first.get(),
+                counts.from_second.get(),
+                counts.to_second.get()
+            ));
+        }
+        TunnelEnd::Idle => {
+            let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+            s.log_errno(Level::Info, errno, format_args!("connection timed out"));
+        }
+        TunnelEnd::Broken(side, error) => broken(s, side, &error, Doing::Writing),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Reading,
+    Writing,
+}
+
+/// A connection broke. What the client does is its own affair.
+fn broken(s: &Session, side: Side, error: &io::Error, doing: Doing) {
+    let level = if side == Side::First { Level::Info } else { Level::Error };
+    let (call, action) = match (doing, side) {
+        (Doing::Reading, Side::First) => ("recv", "reading from client"),
+        (Doing::Reading, Side::Second) => ("recv", "reading from upstream"),
+        (Doing::Writing, Side::First) => ("send", "sending to client"),
+        (Doing::Writing, Side::Second) => ("send", "sending to upstream"),
+    };
+    s.log_while(level, error.into(), format_args!("{call}() failed"), action);
+}
