@@ -1,41 +1,67 @@
-//! Nanoseconds per pick and done, by group size and mix of weights.
+//! Nanoseconds per pick and done, by algorithm and group size.
 //! `cargo run --release -p balance --example pick`
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use balance::{Ask, Memory, PeerOptions, Tried, round_robin};
+use balance::{Ask, Index, Key, METHODS, Memory, Method, PeerOptions, Tried, round_robin};
 
-const PICKS: u32 = 2_000_000;
+/// So long each figure is measured.
+const SPAN: Duration = Duration::from_millis(100);
 
 fn main() {
-    println!("{:>7}  {:>12}  {:>12}  {:>12}", "peers", "equal, ns", "3 weights", "1% resting");
-    for count in [1, 2, 3, 8, 12, 16, 20, 24, 25, 28, 32, 64, 100, 1_000, 10_000] {
-        let equal = measure(count, |_| 1, 0);
-        let mixed = measure(count, |n| 1 + n % 3, 0);
-        let resting = measure(count, |n| 1 + n % 3, count / 100);
-        println!("{count:>7}  {equal:>12.1}  {mixed:>12.1}  {resting:>12.1}");
+    println!("{:<34} {:>8} {:>8} {:>8} {:>8}", "ns per pick", "3", "100", "1,000", "10,000");
+    for method in METHODS {
+        print!("{:<34}", method.name);
+        for count in [3, 100, 1_000, 10_000] {
+            print!(" {:>8.1}", measure(method, count, |_| 1, 0));
+        }
+        println!();
     }
+    println!("\n{:<34} {:>8} {:>8} {:>8} {:>8}", "round robin", "3", "100", "1,000", "10,000");
+    let of = |name: &str, weight: fn(u32) -> u32, resting: fn(u32) -> u32| {
+        print!("{name:<34}");
+        for count in [3, 100, 1_000, 10_000] {
+            print!(" {:>8.1}", measure(&round_robin::METHOD, count, weight, resting(count)));
+        }
+        println!();
+    };
+    of("three weights", |n| 1 + n % 3, |_| 0);
+    of("three weights, 1 % resting", |n| 1 + n % 3, |count| count / 100);
 }
 
-fn measure(count: u32, weight: fn(u32) -> u32, resting: u32) -> f64 {
+fn measure(method: &'static Method, count: u32, weight: fn(u32) -> u32, resting: u32) -> f64 {
     let options: Vec<_> = (0..count)
         .map(|n| PeerOptions { weight: weight(n), fail_timeout: 1_000, ..PeerOptions::default() })
         .collect();
-    let mut memory = Memory::new(&round_robin::METHOD, &options, &[]);
-    for _ in 0..resting {
+    let mut memory = Memory::new(method, &options, &[]);
+    let names: Vec<String> =
+        (0..count).map(|n| format!("10.0.{}.{}:80", n / 250, n % 250)).collect();
+    let members = memory.state().members();
+    let index = Index::new(method, &members, &|peer| &names[peer as usize]);
+    let ask = |n: u64| Ask {
+        key: Key::text(&n.to_le_bytes()),
+        random: n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        index: Some(&index),
+        ..Ask::at(10_001)
+    };
+    for n in 0..u64::from(resting) {
         let mut state = memory.state();
-        if let Some(peer) = state.pick(&Ask::at(10_000), &mut Tried::new()) {
+        if let Some(peer) = state.pick(&ask(n), &mut Tried::new()) {
             state.failed(peer, 10_000);
         }
     }
+    let mut picks = 0u64;
     let start = Instant::now();
-    for _ in 0..PICKS {
-        let mut state = memory.state();
-        let mut tried = Tried::new();
-        if let Some(peer) = black_box(state.pick(&Ask::at(10_001), &mut tried)) {
-            state.done(peer);
+    while start.elapsed() < SPAN {
+        for _ in 0..1000 {
+            picks += 1;
+            let mut state = memory.state();
+            let mut tried = Tried::new();
+            if let Some(peer) = black_box(state.pick(&ask(picks), &mut tried)) {
+                state.done(peer);
+            }
         }
     }
-    start.elapsed().as_nanos() as f64 / f64::from(PICKS)
+    start.elapsed().as_nanos() as f64 / picks as f64
 }

@@ -90,11 +90,14 @@ pub(crate) fn pick_by(
 ) -> Option<PeerIndex> {
     let tier = &state.head.tiers[turn.tier];
     let (first, count) = (tier.first, tier.count);
-    if count > SCANNED {
-        let drawn = |n| first + turn.draw(n, count.into()) as u32;
-        return among(state, turn, tried, how, (0..SCANNED).map(drawn));
+    let all = first..first + count;
+    if count <= SCANNED {
+        return among(state, turn, tried, how, all);
     }
-    among(state, turn, tried, how, first..first + count)
+    let drawn = |n| first + turn.draw(n, count.into()) as u32;
+    // Nobody that was drawn can be used: nearly all are down, and the others must be found.
+    among(state, turn, tried, how, (0..SCANNED).map(drawn))
+        .or_else(|| among(state, turn, tried, how, all))
 }
 
 fn among(

@@ -61,6 +61,8 @@ pub(crate) struct Seeds {
     first: PeerIndex,
     /// By peer: what its name comes to, and its weight.
     bidders: Box<[(u64, f64)]>,
+    /// All weights are the same, and bids need not be weighted.
+    equal: bool,
     /// By lot: the best bidders. Empty for a small tier.
     ranks: Box<[OnceCell<[PeerIndex; RANKS]>]>,
 }
@@ -70,17 +72,23 @@ impl Seeds {
         let bidder =
             |(peer, weight): (PeerIndex, &u32)| (seed_of((roll.name)(peer)), f64::from(*weight));
         let bidders = (roll.first..).zip(roll.weights).map(bidder).collect();
-        let mut seeds = Seeds { first: roll.first, bidders, ranks: Box::default() };
+        let equal = roll.weights.windows(2).all(|pair| pair[0] == pair[1]);
+        let mut seeds = Seeds { first: roll.first, bidders, equal, ranks: Box::default() };
         if seeds.bidders.len() > ASKED {
             seeds.ranks = vec![OnceCell::new(); LOTS as usize].into();
         }
         Table::Rendezvous(seeds)
     }
 
+    /// What each peer bids for a lot.
     fn bids(&self, lot: u64) -> impl Iterator<Item = (PeerIndex, f64)> + '_ {
+        let lot = mix(lot);
         (self.first..).zip(&self.bidders).map(move |(peer, (seed, weight))| {
             // 53 bits are what a double holds; half a step keeps the logarithm below 0.
-            let drawn = (mix(seed ^ mix(lot)) >> 11) as f64 + 0.5;
+            let drawn = (mix(seed ^ lot) >> 11) as f64 + 0.5;
+            if self.equal {
+                return (peer, drawn);
+            }
             (peer, -weight / (drawn / (1u64 << 53) as f64).ln())
         })
     }
