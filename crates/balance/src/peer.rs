@@ -306,15 +306,21 @@ impl Peer {
         self.conns += 1;
     }
 
-    /// A request ended well, or at least not by the peer's fault. Failures are forgotten only
-    /// when the peer was put on trial after the last of them. True when it passed its trial.
+    /// A request ended well, or at least not by the peer's fault. True when the peer passed its
+    /// trial.
     pub(crate) fn done(&mut self) -> bool {
+        self.conns = self.conns.saturating_sub(1);
+        self.proved()
+    }
+
+    /// The peer works. Failures are forgotten only when it was put on trial after the last of
+    /// them. True when it passed its trial.
+    pub(crate) fn proved(&mut self) -> bool {
         let mut passed = false;
         if self.accessed < self.checked {
             passed = self.max_fails != 0 && self.fails >= self.max_fails;
             self.fails = 0;
         }
-        self.conns = self.conns.saturating_sub(1);
         passed
     }
 

@@ -290,6 +290,16 @@ impl State<'_> {
         }
     }
 
+    /// A request that is still under way at `peer` shows that it works: sessions that last for
+    /// hours do not keep others from a peer that has recovered.
+    pub fn proved(&mut self, peer: PeerIndex) {
+        if let Some(index) = self.known(peer)
+            && self.peers[index].proved()
+        {
+            self.start_slowly(peer);
+        }
+    }
+
     /// A request at `peer` ended at `now` by the peer's fault. The only peer of a group is never
     /// blamed: there is nowhere else to go.
     pub fn failed(&mut self, peer: PeerIndex, now: u64) -> Verdict {

@@ -176,6 +176,14 @@ impl Attempts {
         self.bound = SmallVec::from_slice(peers);
     }
 
+    /// The open attempt's connection stands, which is all that sessions ask of a peer: one that
+    /// failed before has recovered.
+    pub fn proved(&mut self) {
+        if let Some(peer) = self.current {
+            self.group.live().home.proved(peer);
+        }
+    }
+
     /// The head of the answer of the open attempt is there (stream: the connection, or the first
     /// byte). Only algorithms that measure want to know.
     pub fn answered(&mut self) {

@@ -132,6 +132,11 @@ impl Home {
         self.look(|state| state.answered(peer, header_ms, now_ms));
     }
 
+    /// A peer works: see [`State::proved`].
+    pub(crate) fn proved(&mut self, peer: PeerIndex) {
+        self.look(|state| state.proved(peer));
+    }
+
     /// A request at a peer ended; `failed` when it was the peer's fault. `took` says how long it
     /// took, if the algorithm wants to know.
     #[inline]

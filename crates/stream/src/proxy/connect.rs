@@ -131,6 +131,7 @@ pub(super) fn connected(s: &mut Session, attempts: &mut Attempts, local: Option<
     if let (Some(peer), Some(local)) = (attempts.peer(), local) {
         s.log_plainly(format_args!("{udp}proxy {local} connected to {}", peer.name));
     }
+    attempts.proved();
     attempts.answered();
     if let Some(last) = s.upstream.as_mut().and_then(|upstream| upstream.attempts.last_mut()) {
         last.connect_ms = Some(net::now().saturating_sub(last.begun_ms));
