@@ -5,6 +5,7 @@
 
 use crate::checks::Checks;
 use crate::heap::Slot;
+use crate::outlier::Record;
 use crate::peer::Peer;
 use crate::state::{Class, Head, Memory, PeerIndex, State};
 use crate::times::Times;
@@ -30,6 +31,7 @@ macro_rules! blocks {
                 peers: [Peer; $room],
                 times: [Times; $room],
                 checks: [Checks; $room],
+                records: [Record; $room],
                 positions: [u32; $room],
                 slots: [Slot; $room],
                 classes: [Class; $room],
@@ -51,6 +53,7 @@ macro_rules! blocks {
                 self.peers[..count].copy_from_slice(from.peers);
                 self.times[..count].copy_from_slice(from.times);
                 self.checks[..count].copy_from_slice(from.checks);
+                self.records[..count].copy_from_slice(from.records);
                 self.positions[..count].copy_from_slice(from.positions);
                 self.slots[..count].copy_from_slice(from.slots);
                 self.classes[..count].copy_from_slice(from.classes);
@@ -67,6 +70,7 @@ macro_rules! blocks {
                     peers: &mut self.peers[..count],
                     times: &mut self.times[..count],
                     checks: &mut self.checks[..count],
+                    records: &mut self.records[..count],
                     positions: &mut self.positions[..count],
                     slots: &mut self.slots[..count],
                     classes: &mut self.classes[..count],

@@ -60,6 +60,7 @@ mod method;
 #[cfg(test)]
 mod model;
 mod ordered;
+pub mod outlier;
 mod peer;
 pub mod random;
 pub mod rendezvous;

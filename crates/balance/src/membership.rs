@@ -8,6 +8,7 @@
 //! a tier they are given back. A newcomer takes the first place that is vacant.
 
 use crate::checks::Checks;
+use crate::outlier::Record;
 use crate::peer::{Peer, PeerOptions};
 use crate::state::{PeerIndex, State};
 use crate::times::Times;
@@ -37,6 +38,7 @@ impl State<'_> {
         self.peers[place] = Peer::new(options);
         self.times[place] = Times::default();
         self.checks[place] = Checks::default();
+        self.records[place] = Record::default();
         let count = &mut self.head.tiers[tier].count;
         *count = (*count).max(offset + 1);
         self.head.members += 1;

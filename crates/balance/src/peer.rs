@@ -50,6 +50,8 @@ const VACANT: u8 = 3;
 /// Values of `Peer::health`.
 const ILL: u8 = 1;
 const AWAITED: u8 = 2;
+/// Added to these while the peer is ejected.
+const EJECTED: u8 = 1 << 7;
 
 /// Where a peer stands in the indexes of its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,7 +95,7 @@ plain! {
         place: u8,
         /// Set for the length of a pick whose request tried this peer already.
         pub(crate) frozen: u8,
-        /// 0, or what checks say against it.
+        /// 0, or what checks and answers say against it.
         health: u8,
     }
 }
@@ -224,7 +226,7 @@ impl Peer {
 
     /// What active checks say of it.
     pub fn health(&self) -> Health {
-        match self.health {
+        match self.health & !EJECTED {
             0 => Health::Well,
             ILL => Health::Ill,
             _ => Health::Awaited,
@@ -232,11 +234,21 @@ impl Peer {
     }
 
     pub(crate) fn set_health(&mut self, health: Health) {
-        self.health = match health {
+        let health = match health {
             Health::Well => 0,
             Health::Ill => ILL,
             Health::Awaited => AWAITED,
         };
+        self.health = self.health & EJECTED | health;
+    }
+
+    /// Whether it is out because it did worse than others.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.health & EJECTED != 0
+    }
+
+    pub(crate) fn set_ejected(&mut self, ejected: bool) {
+        self.health = self.health & !EJECTED | if ejected { EJECTED } else { 0 };
     }
 
     pub(crate) fn stand(&mut self, is_down: bool, is_draining: bool) {

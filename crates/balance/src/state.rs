@@ -11,6 +11,7 @@ use crate::checks::Checks;
 use crate::heap::Slot;
 use crate::index::Members;
 use crate::method::{self, METHODS, Method};
+use crate::outlier::{Ejections, Record};
 use crate::peer::{Peer, PeerOptions, Verdict};
 use crate::round_robin;
 use crate::times::Times;
@@ -81,6 +82,7 @@ plain! {
         pub(crate) tiers: [Tier; 2],
         /// The latest millisecond that any caller told.
         pub(crate) clock_ms: u64,
+        pub(crate) ejections: Ejections,
         /// The place of the method in its list.
         pub(crate) method: u32,
         /// The peers of both tiers that are neither down nor draining.
@@ -105,6 +107,7 @@ pub struct Memory {
     pub(crate) peers: Box<[Peer]>,
     times: Box<[Times]>,
     checks: Box<[Checks]>,
+    records: Box<[Record]>,
     positions: Box<[u32]>,
     slots: Box<[Slot]>,
     classes: Box<[Class]>,
@@ -119,6 +122,7 @@ pub struct State<'a> {
     pub(crate) peers: &'a mut [Peer],
     pub(crate) times: &'a mut [Times],
     pub(crate) checks: &'a mut [Checks],
+    pub(crate) records: &'a mut [Record],
     /// By peer: its offset in the structure that `Peer::place` names.
     pub(crate) positions: &'a mut [u32],
     pub(crate) slots: &'a mut [Slot],
@@ -167,6 +171,7 @@ impl Memory {
             peers: padded(primaries, room[0]).chain(padded(backups, room[1])).collect(),
             times: vec![Times::default(); count].into(),
             checks: vec![Checks::default(); count].into(),
+            records: vec![Record::default(); count].into(),
             positions: vec![0; count].into(),
             slots: vec![Slot::default(); count].into(),
             classes: vec![Class::default(); count].into(),
@@ -186,6 +191,7 @@ impl Memory {
             peers: &mut self.peers,
             times: &mut self.times,
             checks: &mut self.checks,
+            records: &mut self.records,
             positions: &mut self.positions,
             slots: &mut self.slots,
             classes: &mut self.classes,
@@ -228,6 +234,7 @@ impl State<'_> {
             self.time_begins(0, ask.now_ms);
             return Some(0);
         }
+        self.take_back();
         while (tried.tier as usize) < self.head.tiers.len() {
             if let Some(index) = self.pick_in(tried.tier as usize, ask, tried) {
                 let tier = tried.tier as usize;
@@ -588,6 +595,6 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
         assert_eq!(size_of::<Tier>(), 56);
-        assert_eq!(size_of::<Head>(), 16 + 2 * 56 + 32);
+        assert_eq!(size_of::<Head>(), 8 + 80 + 2 * 56 + 32);
     }
 }
