@@ -9,8 +9,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Packages of Debian whose name is not that of their program.
-const PACKAGES: &[(&str, &str)] =
-    &[("h2load", "nghttp2-client"), ("dig", "bind9-dnsutils"), ("nc", "netcat-openbsd")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("h2load", "nghttp2-client"),
+    ("dig", "bind9-dnsutils"),
+    ("nc", "netcat-openbsd"),
+    ("mariadbd", "mariadb-server"),
+    ("pg_createcluster", "postgresql"),
+];
 
 /// Installs what is missing; true when every program is there at the end, and tells which is not.
 pub(crate) fn provide() -> Result<bool, String> {

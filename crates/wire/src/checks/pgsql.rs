@@ -55,7 +55,8 @@ pub(super) fn turn(dialogue: &mut Dialogue) -> Turn {
     let message = dialogue.consume(1 + length);
     let body = &message[5..];
     match (dialogue.stage, kind) {
-        (STARTED, ERROR) => refused(dialogue, body),
+        // Whether there is such a role is looked up after it was let in.
+        (STARTED | LET_IN, ERROR) => refused(dialogue, body),
         (_, ERROR) => Turn::failed(format!("the server says {}", shown(text_of(body)))),
         (STARTED, AUTHENTICATION) => match body.first_chunk::<4>() {
             Some([0, 0, 0, 0]) => {
@@ -138,7 +139,9 @@ mod tests {
         let denied: &[u8] = b"SFATAL\0C28000\0Mno such role\0\0";
         let starting: &[u8] = b"SFATAL\0C57P03\0Mstarting up\0\0";
         assert_eq!(after(None, &[(b'R', &[0, 0, 0, 10])]), Progress::Passed(FAREWELL.to_vec()));
+        let let_in: (u8, &[u8]) = (b'R', &[0; 4]);
         assert_eq!(after(None, &[(b'E', denied)]), Progress::Passed(Vec::new()));
+        assert_eq!(after(None, &[let_in, (b'E', denied)]), Progress::Passed(Vec::new()));
         assert_eq!(
             after(Some("u"), &[(b'E', denied)]),
             Progress::Failed("the server says 28000: no such role".to_owned())
