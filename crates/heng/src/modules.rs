@@ -17,6 +17,7 @@ static TABLES: &[&[&dyn AnyDirective]] = &[
     directives::EVENTS_DIRECTIVES,
     session::log::DIRECTIVES,
     http::directives::ALL,
+    http::http2::ALL,
     stream::directives::ALL,
     upstream::resolver::DIRECTIVES,
 ];
@@ -174,6 +175,12 @@ pub fn manual() -> Vec<Page> {
                 http::directives::ALL,
             )
         },
+        page(
+            "http_v2",
+            "HTTP/2",
+            "Many requests at once on one connection with a client.",
+            http::http2::ALL,
+        ),
     ];
     pages.extend(http_modules::list::MODULES.iter().map(|module| Page {
         variables: variables(module.variables),

@@ -7,6 +7,7 @@ use crate::directives::{self as d, LocationName, TempPath};
 use crate::error_page::ErrorPage;
 use crate::exchange::Exchange;
 use crate::http::{Endpoint, Http, Served};
+use crate::http2;
 use crate::limit_except::LimitExcept;
 use crate::listen::Listen;
 use crate::location::{Location, LocationBuilder, Locations, Matching, Pattern};
@@ -14,6 +15,7 @@ use crate::module::{Lifecycle, Module};
 use crate::settings::{Alias, HeadLimits, Settings, Types};
 use crate::site::{Name, Site, Sites};
 use crate::temp::TempFolder;
+use crate::tls;
 use config::{Scope, Span};
 use session::log::LogFiles;
 use session::regex::Case;
@@ -246,6 +248,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         let site = compile_server(&mut c, &server, &mut table);
         sites.push(site);
     }
+    table.check_certificates(&scope);
     for name in c.variables.unknown() {
         scope.error(None, format!("unknown \"{name}\" variable"));
     }
@@ -287,7 +290,12 @@ fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, table: &mut Addresses
     let names = server_names(c, scope);
     let first = names.first().map_or(Box::default(), |(text, _, _)| shown_name(text));
     let root = compile_location(c, scope, Box::default(), Matching::Unnamed);
-    let site = Rc::new(Site { name: first, head: HeadLimits::compile(scope), root: Rc::new(root) });
+    let http2 = http2::Settings::compile(scope);
+    warn_of_old_ways(scope, &listens);
+    let speaks_http2 = http2.enabled || listens.iter().any(|(listen, _)| listen.http2);
+    let tls = tls::compile(c, scope, alpn(speaks_http2));
+    let head = HeadLimits::compile(scope);
+    let site = Rc::new(Site { name: first, head, root: Rc::new(root), http2, tls });
     table.server(scope, &listens, &site);
     for (text, name, span) in names {
         let Some(name) = name else { continue };
@@ -304,6 +312,22 @@ fn shown_name(text: &str) -> Box<[u8]> {
     }
 }
 
+/// What a server speaks above TLS.
+fn alpn(http2: bool) -> Vec<Vec<u8>> {
+    let names = ["h2", "http/1.1", "http/1.0", "http/0.9"];
+    let names = &names[usize::from(!http2)..];
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// `listen ... http2`, which `http2 on` has replaced.
+fn warn_of_old_ways(scope: &Scope<'_>, listens: &[(Listen, Span)]) {
+    for (_, span) in listens.iter().filter(|(listen, _)| listen.http2) {
+        let text = "the \"listen ... http2\" directive is deprecated, use the \"http2\" directive \
+                    instead";
+        scope.warn(*span, text);
+    }
+}
+
 fn default_listen() -> Listen {
     // nginx listens on port 8000 when it may not open port 80.
     let port = if system::process::is_superuser() { 80 } else { 8000 };
@@ -315,6 +339,8 @@ fn default_listen() -> Listen {
         has_options: false,
         default_server: false,
         proxy_protocol: false,
+        http2: false,
+        tls: false,
     }
 }
 
@@ -502,6 +528,11 @@ struct Entry {
     has_options: bool,
     has_default: bool,
     proxy_protocol: bool,
+    http2: bool,
+    http2_listen: bool,
+    tls: bool,
+    /// With the places of their blocks.
+    servers: Vec<(Rc<Site>, Span)>,
     last_site: Option<Rc<Site>>,
     sites: Sites,
 }
@@ -519,6 +550,10 @@ impl Addresses {
                         has_options: false,
                         has_default: false,
                         proxy_protocol: false,
+                        http2: false,
+                        http2_listen: false,
+                        tls: false,
+                        servers: Vec::new(),
                         last_site: None,
                         sites: Sites::default(),
                     });
@@ -560,6 +595,27 @@ impl Addresses {
         }
     }
 
+    /// Each address of TLS needs a certificate for those who name no server, unless they are
+    /// refused; then each other server needs one.
+    fn check_certificates(&self, scope: &Scope<'_>) {
+        for entry in self.list.iter().filter(|entry| entry.tls) {
+            let Some(default) = entry.sites.default_site() else { continue };
+            if default.tls.has_certificates {
+                continue;
+            }
+            let is_default = |site: &Rc<Site>| Rc::ptr_eq(site, default);
+            let lacks = |(site, _): &&(Rc<Site>, Span)| match default.tls.rejects {
+                true => !site.tls.has_certificates && !site.tls.rejects,
+                false => is_default(site),
+            };
+            if let Some((_, span)) = entry.servers.iter().find(lacks) {
+                let reason =
+                    "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+                scope.error(*span, reason);
+            }
+        }
+    }
+
     /// The sockets to open: an address without options of its own shares the socket of the
     /// wildcard address of its port, where there is one.
     fn endpoints(self) -> Vec<Rc<Endpoint>> {
@@ -573,6 +629,9 @@ impl Addresses {
                 sites: entry.sites,
                 address: entry.address.clone(),
                 proxy_protocol: entry.proxy_protocol,
+                http2: entry.http2,
+                http2_listen: entry.http2_listen,
+                tls: entry.tls,
             });
             match wildcard {
                 Some(wildcard) if !entry.options.bind => sharing.push((wildcard, served)),
@@ -606,7 +665,11 @@ impl Entry {
             return;
         }
         self.last_site = Some(site.clone());
+        self.servers.push((site.clone(), scope.span()));
         self.proxy_protocol |= listen.proxy_protocol;
+        self.http2_listen |= listen.http2;
+        self.http2 |= listen.http2 || site.http2.enabled;
+        self.tls |= listen.tls;
         if listen.has_options {
             if self.has_options {
                 scope.error(span, format!("duplicate listen options for {address}"));

@@ -4,10 +4,13 @@
 //! no request: the future of a request is boxed when the first byte is there and dropped when
 //! the answer is sent. LIFECYCLE.md draws the whole life.
 
+use crate::debug;
 use crate::http::Served;
+use crate::http2;
 use crate::proxy_protocol;
 use crate::settings::Lingering;
 use crate::slot;
+use crate::tls;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
 use session::budget::Permit;
@@ -72,7 +75,7 @@ impl Peer {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() <= 96, "one of these per idle connection");
+const _: () = assert!(size_of::<Connection>() <= 104, "one of these per idle connection");
 
 /// What follows a request.
 #[derive(Debug)]
@@ -209,27 +212,42 @@ impl Connection {
     pub fn log(&self, level: Level, message: fmt::Arguments<'_>) {
         let Some(site) = self.served.sites.default_site() else { return };
         let log = &site.root.error_log;
-        if log.enabled(level) {
-            log.write(level, Some(self.id), message, &|out| {
-                self.context(self.peer(), out);
-                out.extend_from_slice(b", server: ");
-                out.extend_from_slice(self.served.address.to_string().as_bytes());
-            });
+        let context: &dyn Fn(&mut Vec<u8>) = &|out| {
+            self.context(self.peer(), out);
+            out.extend_from_slice(b", server: ");
+            out.extend_from_slice(self.served.address.to_string().as_bytes());
+        };
+        match self.is_debugged() {
+            true => log.write_everywhere(level, Some(self.id), message, context),
+            false if log.enabled(level) => log.write(level, Some(self.id), message, context),
+            false => {}
         }
+    }
+
+    /// Whether the client is one whose connections are logged in every detail.
+    #[inline]
+    pub(crate) fn is_debugged(&self) -> bool {
+        session::log::is_debugged(|| self.peer().map(|peer| peer.ip()))
     }
 }
 
 /// Serves a connection until it closes.
 pub(crate) async fn run(connection: Rc<Connection>) {
     let Some(mut deadline) = first_deadline(&connection) else { return };
+    debug::accepted(&connection);
     let mut begins_with_header = connection.served.proxy_protocol;
+    let mut begins_with_handshake = connection.served.tls;
+    let mut may_be_http2 = connection.served.http2;
     loop {
         connection.timer.set(deadline.at);
         let place = connection.worker.idle(&connection, net::now(), u64::from(deadline.min_ms));
         let ready = poll_fn(|cx| connection.poll_request(cx)).await;
         connection.worker.busy(place);
         if !ready {
-            connection.log_silence(deadline.at, begins_with_header);
+            match begins_with_handshake && !begins_with_header && net::now() >= deadline.at {
+                true => tls::log_timeout(&connection),
+                false => connection.log_silence(deadline.at, begins_with_header),
+            }
             break;
         }
         if begins_with_header {
@@ -238,6 +256,21 @@ pub(crate) async fn run(connection: Rc<Connection>) {
                 break;
             }
             begins_with_header = false;
+            continue;
+        }
+        if begins_with_handshake {
+            if !Box::pin(tls::handshake(&connection, deadline.at)).await {
+                break;
+            }
+            begins_with_handshake = false;
+            continue;
+        }
+        if may_be_http2 {
+            may_be_http2 = false;
+            if Box::pin(http2::begins(&connection, deadline.at)).await {
+                Box::pin(http2::run(&connection)).await;
+                break;
+            }
             continue;
         }
         match slot::request(&connection).await {
@@ -255,6 +288,7 @@ pub(crate) async fn run(connection: Rc<Connection>) {
             }
         }
     }
+    debug::closed(&connection);
     if Rc::strong_count(&connection) > 1 {
         // A subrequest in the background keeps the socket; the client need not wait for it, and
         // is perhaps gone already.
@@ -306,7 +340,7 @@ impl Connection {
 
 /// Tells the client that no more is sent, and drops what it sends until it closes too, so that
 /// it sees the answer rather than a reset (RFC 9112 section 9.6).
-async fn linger(connection: &Rc<Connection>, time_ms: u64, timeout_ms: u64) {
+pub(crate) async fn linger(connection: &Rc<Connection>, time_ms: u64, timeout_ms: u64) {
     if connection.stream.shutdown_write().is_err() {
         return;
     }

@@ -4,12 +4,14 @@
 //! the connection with subrequests and with the next request. See LIFECYCLE.md for its life.
 
 use crate::connection::Connection;
+use crate::http2;
 use crate::headers::Headers;
 use crate::http::Http;
 use crate::location::Location;
 use crate::request_body::RequestBody;
 use crate::response::Response;
 use crate::site::Site;
+use net::Timer;
 use session::log::{Level, Log};
 use session::regex::Captures;
 use session::text::{Arena, Span};
@@ -19,6 +21,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use wire::http1::{Method, Version};
 
 /// How many internal redirects one request may take (nginx: 10).
@@ -69,10 +72,40 @@ pub enum Persistence {
     Close,
 }
 
+/// Where a request came from: a connection that is its own for the time, or a stream among
+/// others.
+#[derive(Clone)]
+pub enum Side {
+    /// All of a connection.
+    Connection(Rc<Connection>),
+    /// One stream of it.
+    Stream(Rc<http2::Stream>),
+}
+
+impl Side {
+    /// The one deadline of whatever the request is doing.
+    pub fn timer(&self) -> &Timer {
+        match self {
+            Side::Connection(connection) => &connection.timer,
+            Side::Stream(stream) => &stream.timer,
+        }
+    }
+
+    /// Ready when the client has left: nobody waits for the answer.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Side::Connection(connection) => connection.stream.poll_hung_up(cx),
+            Side::Stream(stream) => stream.poll_gone(cx),
+        }
+    }
+}
+
 /// One request and its answer.
 pub struct Exchange {
-    /// The client's side.
+    /// The connection that the client made; see [`Exchange::side`] for what is this request's.
     pub connection: Rc<Connection>,
+    /// The request's stream, in HTTP/2.
+    pub stream: Option<Rc<http2::Stream>>,
     /// The configuration.
     pub http: Rc<Http>,
     /// The `server` that was chosen.
@@ -112,6 +145,8 @@ pub struct Exchange {
     pub error_page_used: bool,
     /// The status that `error_page` demands in place of the content's.
     pub status_override: Option<u16>,
+    /// The answer would be another one with another Accept-Encoding, even if no coding is chosen.
+    pub varies: bool,
     /// `try_files` found a file below an alias that stands for the whole URI.
     pub file_below_alias: bool,
     /// Set by a filter that turns the answer into an error: `error_page` may replace it.
@@ -170,6 +205,7 @@ impl Exchange {
         let location = site.root.clone();
         Exchange {
             connection,
+            stream: None,
             http,
             site,
             location,
@@ -188,6 +224,7 @@ impl Exchange {
             internal: false,
             error_page_used: false,
             status_override: None,
+            varies: false,
             file_below_alias: false,
             refused: None,
             sent: Sent::default(),
@@ -223,6 +260,7 @@ impl Exchange {
         let (connection, http) = (self.connection.clone(), self.http.clone());
         let body = RequestBody::absent();
         let mut child = Exchange::new(connection, http, self.site.clone(), arena, request, body);
+        child.stream = self.stream.clone();
         child.depth = self.depth + 1;
         child.internal = true;
         child.client = self.client;
@@ -255,7 +293,23 @@ impl Exchange {
         }
     }
 
-    /// True when nobody else uses the connection's timer meanwhile.
+    /// The client's side of this request, for code that waits while others use the exchange.
+    pub fn side(&self) -> Side {
+        match &self.stream {
+            None => Side::Connection(self.connection.clone()),
+            Some(stream) => Side::Stream(stream.clone()),
+        }
+    }
+
+    /// The one deadline of whatever the request is doing.
+    pub fn timer(&self) -> &Timer {
+        match &self.stream {
+            None => &self.connection.timer,
+            Some(stream) => &stream.timer,
+        }
+    }
+
+    /// True when nobody else uses the request's timer meanwhile.
     pub fn has_timer(&self) -> bool {
         !self.background && !self.is_part
     }
@@ -336,10 +390,13 @@ impl Exchange {
     /// Writes to the error log with the request's context.
     pub fn log_error(&self, level: Level, message: fmt::Arguments<'_>) {
         let log = self.log();
-        if !log.enabled(level) {
-            return;
+        if self.connection.is_debugged() {
+            let context: &dyn Fn(&mut Vec<u8>) = &|out| self.context(out);
+            return log.write_everywhere(level, Some(self.connection.id), message, context);
         }
-        log.write(level, Some(self.connection.id), message, &|out| self.context(out));
+        if log.enabled(level) {
+            log.write(level, Some(self.connection.id), message, &|out| self.context(out));
+        }
     }
 
     /// What nginx appends to each error line of a request.

@@ -9,11 +9,11 @@ use std::task::Poll;
 
 /// Waits so many milliseconds: `Next`, unless the client leaves meanwhile.
 pub async fn hold(x: &mut Exchange, ms: u64) -> Verdict {
-    let connection = x.connection.clone();
+    let side = x.side();
     let mut sleep = pin!(net::sleep(ms));
     let stays = poll_fn(|cx| match sleep.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(true),
-        Poll::Pending => connection.stream.poll_hung_up(cx).map(|_| false),
+        Poll::Pending => side.poll_gone(cx).map(|()| false),
     });
     if stays.await {
         return Verdict::Next;

@@ -44,4 +44,10 @@ pub struct Served {
     pub address: Address,
     /// Connections begin with a header of the PROXY protocol: a `listen` of the address says so.
     pub proxy_protocol: bool,
+    /// Clients may speak HTTP/2: a server of the address says so.
+    pub http2: bool,
+    /// A `listen` of the address says so, for all of its servers.
+    pub http2_listen: bool,
+    /// Clients speak TLS: a `listen` of the address says so.
+    pub tls: bool,
 }

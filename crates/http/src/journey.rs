@@ -4,17 +4,20 @@
 
 use crate::body::Body;
 use crate::connection::{After, Connection};
+use crate::debug;
 use crate::error_page;
 use crate::exchange::{Exchange, MAX_REDIRECTS, Persistence, Request};
 use crate::head::{self, Fault, Head, NoHead};
 use crate::headers::{Headers, span};
 use crate::hold::hold;
+use crate::http2;
 use crate::limit_except;
 use crate::location::{self, Found};
 use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
 use crate::send::{SendEnd, send};
 use crate::site::{self, Site};
+use crate::tls;
 use session::counters::Counted;
 use session::log::Level;
 use session::text::{Arena, Span};
@@ -22,6 +25,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use system::errno::Errno;
+use wire::http2::Code;
 use wire::http1::{
     BadRequest, Framing, Known, Method, RequestLine, Slice, Version, request_framing, request_host,
     target, token,
@@ -64,6 +68,7 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
         Ok(x) => x,
         Err((mut x, status)) => return refuse(&mut x, status).await,
     };
+    debug::request(&x);
     match answer(&mut x).await {
         Answered::Response => finish(&mut x).await,
         Answered::Close => {
@@ -72,6 +77,88 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
             After::Close
         }
     }
+}
+
+/// Serves one request that came on a stream of its own, and gives the stream back.
+pub(crate) async fn stream(
+    connection: &Rc<Connection>,
+    stream: Rc<http2::Stream>,
+    arrived: http2::Arrived,
+) {
+    let after = match begin_stream(connection, &stream, arrived) {
+        None => After::Close,
+        Some((mut x, Some(status))) => refuse(&mut x, status).await,
+        Some((mut x, None)) => match answer(&mut x).await {
+            Answered::Response => finish(&mut x).await,
+            Answered::Close => {
+                x.response.status = 444;
+                log(&mut x);
+                After::Close
+            }
+        },
+    };
+    stream.finish(match after {
+        // An answer is whole although its request is not (RFC 9113 section 8.1).
+        After::Keep { .. } => Code::NoError,
+        After::Reset => Code::Protocol,
+        _ => Code::Internal,
+    });
+}
+
+/// From a header list to an exchange; with a status when it is to be refused.
+fn begin_stream(
+    connection: &Rc<Connection>,
+    stream: &Rc<http2::Stream>,
+    arrived: http2::Arrived,
+) -> Option<(Box<Exchange>, Option<u16>)> {
+    let site = connection.served.sites.default_site()?.clone();
+    let framing = arrived.framing(stream.has_ended());
+    let http2::Arrived { arena, line, headers, host, length, fault, dropped } = arrived;
+    let request = Request {
+        method: line.map_or(Method::Get, |line| line.method),
+        method_text: line.map_or(Span::EMPTY, |line| span(line.method_text)),
+        line: line.map_or(Span::EMPTY, |line| span(line.text)),
+        target: line.map_or(Span::EMPTY, |line| span(line.path)),
+        uri: Span::EMPTY,
+        args: Span::EMPTY,
+        plain_uri: false,
+        rewritten: false,
+        detached: false,
+        version: Version { major: 2, minor: 0 },
+        headers,
+        host: Span::EMPTY,
+        host_field: host.map_or(Span::EMPTY, |(text, _)| span(text)),
+        head_bytes: arena.len() as u32,
+    };
+    let merge = site.head.merge_slashes;
+    let http = connection.worker.http.clone();
+    let body = RequestBody::of_stream(framing, stream.has_ended());
+    let mut x = Box::new(Exchange::new(connection.clone(), http, site, arena, request, body));
+    x.stream = Some(stream.clone());
+    for name in dropped {
+        x.log_error(Level::Info, format_args!("client sent invalid header: \"{name}\""));
+    }
+    let Some(line) = line.filter(|_| fault.is_none()) else {
+        let (status, text) = fault.unwrap_or((400, String::new()));
+        x.log_error(Level::Info, format_args!("{text}"));
+        return Some((x, Some(status)));
+    };
+    let authority = host.map(|(text, parts)| wire::http1::Authority {
+        host: Slice { at: text.at + parts.host.at, len: parts.host.len },
+        ..parts
+    });
+    let refusal = identify(&mut x, &line, authority, merge).err();
+    if !x.site.http2.enabled && !connection.served.http2_listen {
+        let message = "client attempted to request the server name for which the negotiated \
+                       protocol is disabled";
+        x.log_error(Level::Info, format_args!("{message}"));
+        return Some((x, Some(421)));
+    }
+    if length.is_some_and(|length| length > 0) && stream.has_ended() && stream.is_empty() {
+        x.log_error(Level::Info, format_args!("client prematurely closed stream"));
+        return Some((x, Some(400)));
+    }
+    Some((x, refusal))
 }
 
 /// An exchange for something that is no valid request, so that it can be answered and logged.
@@ -240,6 +327,7 @@ fn identify(
         x.log_error(Level::Info, format_args!("client sent CONNECT method"));
         return Err(405);
     }
+    tls::admit(x)?;
     path(x, line, merge)?;
     x.persistence = wanted_persistence(x);
     Ok(())
@@ -362,6 +450,7 @@ async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
                 x.request.detached = false;
                 x.file_below_alias = false;
                 x.location = x.site.root.clone();
+                debug::redirected(x);
                 enter(x).await
             }
             Verdict::Named(name) => named(x, &name).await,
@@ -401,6 +490,7 @@ async fn named(x: &mut Exchange, name: &str) -> Verdict {
         return Verdict::Status(500);
     };
     let location = limit_except::enter(x, location);
+    debug::location(x);
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,
         other => other,
@@ -445,6 +535,7 @@ async fn locate(x: &mut Exchange) -> Verdict {
         return within(x).await;
     }
     let location = limit_except::enter(x, location);
+    debug::location(x);
     match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next => within(x).await,
         other => other,
@@ -582,6 +673,15 @@ async fn finish(x: &mut Exchange) -> After {
         }
     }
     let end = send(x).await;
+    if let Some(stream) = x.stream.clone() {
+        (x.sent.bytes, x.sent.head_bytes) = stream.sent();
+        log(x);
+        return match end {
+            SendEnd::Complete => After::Keep { timeout_ms: 0, min_ms: 0 },
+            SendEnd::ClientLost if x.sent.timed_out => After::Reset,
+            SendEnd::ClientLost | SendEnd::Truncated => After::Close,
+        };
+    }
     if end != SendEnd::ClientLost && x.persistence == Persistence::Keep && x.body.is_pending() {
         // The body that nobody wanted stands between us and the next request.
         if !x.discard_body().await {
@@ -701,6 +801,7 @@ async fn post_action(x: &mut Exchange) {
 
 /// Runs the location's loggers.
 pub(crate) fn log(x: &mut Exchange) {
+    debug::over(x);
     if !x.is_main() && !x.location.settings.log_subrequest {
         return;
     }

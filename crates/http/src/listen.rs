@@ -21,6 +21,10 @@ pub struct Listen {
     pub default_server: bool,
     /// Connections begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Connections may speak HTTP/2 (the older way to say it).
+    pub http2: bool,
+    /// Connections speak TLS.
+    pub tls: bool,
 }
 
 /// Reads the arguments of `listen`.
@@ -39,6 +43,8 @@ pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
         has_options: false,
         default_server: false,
         proxy_protocol: false,
+        http2: false,
+        tls: false,
     };
     for (i, word) in args.words().iter().enumerate().skip(1) {
         parameter(&mut listen, &word.str()).map_err(|invalid| invalid.at(i))?;
@@ -61,6 +67,8 @@ impl Listen {
 fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {
     match word {
         "default_server" | "default" => listen.default_server = true,
+        "ssl" => listen.tls = true,
+        "http2" => listen.http2 = true,
         "proxy_protocol" => listen.proxy_protocol = true,
         _ if socket_option(&mut listen.options, &listen.address, &listen.text, word)? => {
             listen.has_options = true;

@@ -142,6 +142,23 @@ impl RequestBody {
         }
     }
 
+    /// The body of a request that has a stream of its own; `ended`: all of it is here.
+    pub(crate) fn of_stream(framing: Framing, ended: bool) -> RequestBody {
+        // Its end is the stream's, whatever length was announced.
+        let is_over = ended && matches!(framing, Framing::None | Framing::Length(0));
+        RequestBody { ended: is_over, ..RequestBody::new(framing) }
+    }
+
+    /// Nothing follows.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Reading failed.
+    pub(crate) fn break_off(&mut self) {
+        self.broken = true;
+    }
+
     /// No body, and nobody to be invited to send one.
     pub fn absent() -> RequestBody {
         RequestBody { continue_sent: true, ..RequestBody::new(Framing::None) }
@@ -202,6 +219,10 @@ impl Exchange {
     /// The next bytes of the body; `None` after the last. Times out as `client_body_timeout`
     /// says. Do not mix with [`Exchange::read_body`].
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, BodyError>> {
+        if let Some(stream) = &self.stream {
+            let length = self.body.declared().map_or(u64::MAX, |length| length.saturating_add(1));
+            stream.read_passing(length.min(self.location.settings.body_buffer as u64));
+        }
         self.poll_body_sized(cx, READ)
     }
 
@@ -219,6 +240,10 @@ impl Exchange {
             }
             if self.body.broken {
                 return Poll::Ready(Err(BodyError::Closed));
+            }
+            if let Some(stream) = self.stream.clone() {
+                self.invite();
+                return self.poll_stream_body(cx, &stream, size);
             }
             if let Some(left) = self.connection.take_leftover()
                 && let Some(chunk) = self.decode(left)?
@@ -335,10 +360,14 @@ impl Exchange {
             return;
         }
         self.body.continue_sent = true;
-        self.connection.timer.clear();
+        self.timer().clear();
         let Some(expect) = self.request.headers.value(Known::Expect) else { return };
         let wants = self.text(expect).eq_ignore_ascii_case(b"100-continue");
         if !wants || self.request.version < Version::HTTP_11 || self.body.received > 0 {
+            return;
+        }
+        if let Some(stream) = &self.stream {
+            stream.send_interim(100);
             return;
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -356,6 +385,9 @@ impl Exchange {
             return Ok(());
         }
         self.invite();
+        if let Some(stream) = &self.stream {
+            stream.read_whole();
+        }
         let settings = &self.location.settings;
         let only_file = settings.body_in_file_only != InFileOnly::Off;
         let room = settings.body_buffer;

@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::exchange::{Exchange, Persistence};
+use crate::http2;
 use crate::pace::Pace;
 use crate::settings::Tokens;
 use net::{Block, Data, OutQueue};
@@ -38,6 +39,8 @@ enum Coding {
     Chunked,
     /// All until the connection closes.
     UntilClose,
+    /// Frames, which know their end themselves (HTTP/2).
+    Frames,
 }
 
 /// Sends the answer.
@@ -58,7 +61,18 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         Body::Tunnel(_) => None,
         _ => Pace::of(x),
     };
-    if x.request.version >= Version::HTTP_10 {
+    if let Some(stream) = x.stream.clone() {
+        if let Body::Tunnel(_) = body {
+            // A stream cannot become something else.
+            return SendEnd::Truncated;
+        }
+        let ends = matches!(coding, Coding::None | Coding::Length(0));
+        let block = http2::head(x);
+        stream.send_head(&block, x.location.settings.http2_chunk, ends);
+        if ends {
+            body = Body::Empty;
+        }
+    } else if x.request.version >= Version::HTTP_10 {
         let whole = small_body(&body, left).filter(|_| pace.is_none());
         if whole.is_some() {
             left = 0;
@@ -69,7 +83,7 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         }
     }
     x.sent.head = true;
-    x.connection.timer.clear();
+    x.timer().clear();
     if let Body::Tunnel(tunnel) = body {
         return send_tunnel(x, out, tunnel).await;
     }
@@ -119,6 +133,7 @@ fn coding(x: &mut Exchange) -> Coding {
     }
     match response.length {
         Some(length) => Coding::Length(length),
+        None if x.stream.is_some() && !matches!(response.body, Body::Empty) => Coding::Frames,
         None if matches!(response.body, Body::Empty) => {
             x.response.length = Some(0);
             Coding::Length(0)
@@ -258,7 +273,7 @@ impl HeadWriter {
 }
 
 /// A path becomes a full URL, as `absolute_redirect` and its kin say.
-fn absolute(x: &mut Exchange, place: Span) -> Span {
+pub(crate) fn absolute(x: &mut Exchange, place: Span) -> Span {
     let settings = &x.location.settings;
     if !x.text(place).starts_with(b"/") || !settings.absolute_redirect {
         return place;
@@ -266,7 +281,11 @@ fn absolute(x: &mut Exchange, place: Span) -> Span {
     let by_name = settings.server_name_in_redirect || x.request.host.is_empty();
     let with_port = settings.port_in_redirect;
     let local = x.connection.local();
-    let mut url = b"http://".to_vec();
+    let (scheme, usual): (&[u8], u16) = match x.tls() {
+        None => (b"http://", 80),
+        Some(_) => (b"https://", 443),
+    };
+    let mut url = scheme.to_vec();
     if by_name && !x.site.name.is_empty() {
         url.extend_from_slice(&x.site.name);
     } else if !x.request.host.is_empty() {
@@ -276,13 +295,33 @@ fn absolute(x: &mut Exchange, place: Span) -> Span {
         let text = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
         url.extend_from_slice(text.as_bytes());
     }
-    if let Some(port) = local.map(|address| address.port()).filter(|port| *port != 80 && with_port)
-    {
+    let port = local.map(|address| address.port());
+    if let Some(port) = port.filter(|port| *port != usual && with_port) {
         url.push(b':');
         push_number(&mut url, u64::from(port));
     }
     url.extend_from_slice(x.text(place));
     x.arena.push(&url)
+}
+
+/// Hands what is queued to the request's stream; `ends` holds the trailers when nothing follows.
+fn hand_over(
+    cx: &mut Context<'_>,
+    x: &mut Exchange,
+    out: &mut OutQueue,
+    ends: Option<Option<Vec<u8>>>,
+) -> Poll<io::Result<()>> {
+    let Some(stream) = x.stream.clone() else { return flush(cx, x, out) };
+    let handed = stream.poll_send(cx, out, ends);
+    if handed.is_ready() {
+        stream.timer.clear();
+        return handed;
+    }
+    if stream.made_progress() || stream.timer.deadline().is_none() {
+        stream.timer.set(net::now().saturating_add(x.location.settings.send_timeout_ms));
+    }
+    ready!(stream.timer.poll_expired(cx));
+    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Writes what is queued; the client has `send_timeout` for each step.
@@ -344,7 +383,7 @@ impl Sender {
                     }
                 }
             }
-            if self.waiting_bytes() == 0 && self.ended {
+            if self.waiting_bytes() == 0 && self.ended && x.stream.is_none() {
                 return Poll::Ready(self.verdict(x));
             }
             if let Some(pace) = &mut self.pace
@@ -354,7 +393,14 @@ impl Sender {
                 self.body.poll_ahead(cx, x);
                 return Poll::Pending;
             }
-            match flush(cx, x, &mut self.out) {
+            let flushed = match x.stream.is_none() {
+                true => flush(cx, x, &mut self.out),
+                false => {
+                    let ends = self.ends_stream(x);
+                    hand_over(cx, x, &mut self.out, ends)
+                }
+            };
+            match flushed {
                 Poll::Ready(Ok(())) if self.waiting_bytes() > 0 => {}
                 Poll::Ready(Ok(())) if self.ended => return Poll::Ready(self.verdict(x)),
                 Poll::Ready(Ok(())) if waiting => return Poll::Pending,
@@ -366,6 +412,14 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// The trailers, when nothing but them follows what `out` holds.
+    fn ends_stream(&self, x: &Exchange) -> Option<Option<Vec<u8>>> {
+        let held = self.pace.as_ref().map_or(0, |pace| pace.held_bytes());
+        // A body that broke off does not end.
+        let is_whole = self.ended && self.left == 0;
+        (is_whole && held == 0).then(|| http2::trailers(x))
     }
 
     /// Bytes of output that did not leave yet.
@@ -399,7 +453,7 @@ impl Sender {
                 self.left = self.left.saturating_sub(length);
                 self.push(data);
             }
-            Coding::UntilClose => self.push(data),
+            Coding::UntilClose | Coding::Frames => self.push(data),
             Coding::None => {}
         }
     }

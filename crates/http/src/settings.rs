@@ -173,6 +173,8 @@ pub struct Settings {
     pub msie_refresh: bool,
     /// Reset connections that timed out.
     pub reset_timedout: bool,
+    /// The longest frame of an answer's body in HTTP/2.
+    pub http2_chunk: u64,
     /// Log missing files.
     pub log_not_found: bool,
     /// Log subrequests to the access log.
@@ -232,6 +234,7 @@ impl Settings {
             msie_padding: scope.get(&d::MSIE_PADDING),
             msie_refresh: scope.get(&d::MSIE_REFRESH),
             reset_timedout: scope.get(&d::RESET_TIMEDOUT_CONNECTION),
+            http2_chunk: scope.get(&crate::http2::CHUNK_SIZE),
             log_not_found: scope.get(&d::LOG_NOT_FOUND),
             log_subrequest: scope.get(&d::LOG_SUBREQUEST),
             recursive_error_pages: scope.get(&d::RECURSIVE_ERROR_PAGES),

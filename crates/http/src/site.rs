@@ -5,10 +5,12 @@
 //! the order of the file, else the default server of the address.
 
 use crate::exchange::Exchange;
+use crate::http2;
 use crate::location::{Location, Pattern};
 use crate::settings::HeadLimits;
 use session::pattern::GivenUp;
 use session::text::Span;
+use session::tls::ServerTls;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -20,6 +22,10 @@ pub struct Site {
     pub head: HeadLimits,
     /// The server's own level; its inner locations are the site's.
     pub root: Rc<Location>,
+    /// Limits of HTTP/2.
+    pub http2: http2::Settings,
+    /// Certificates, and what is asked of clients.
+    pub tls: ServerTls,
 }
 
 /// The sites of one address.

@@ -52,6 +52,11 @@ pub static BUILTINS: &[Builtin<Exchange>] = &[
     ),
     Builtin::volatile("hostname", hostname, "Name of the machine."),
     Builtin::family("http_", http, "The request's field of that name."),
+    Builtin::volatile(
+        "http2",
+        http2,
+        "`h2` for HTTP/2 over TLS, `h2c` for HTTP/2 without, empty otherwise.",
+    ),
     Builtin::volatile("https", https, "`on` for a TLS connection, else empty."),
     Builtin::volatile("is_args", is_args, "`?` when there is a query."),
     Builtin::volatile("is_request_port", is_request_port, "`:` when the request names a port."),
@@ -371,8 +376,11 @@ fn http(x: &mut X, name: &str) -> Found {
     field_by_variable(x, Which::Request, name)
 }
 
-fn https(_: &mut X) -> Found {
-    Some(Span::EMPTY)
+fn https(x: &mut X) -> Found {
+    match x.tls() {
+        Some(_) => Some(x.arena.push(b"on")),
+        None => Some(Span::EMPTY),
+    }
 }
 
 fn is_args(x: &mut X) -> Found {
@@ -407,6 +415,12 @@ fn msec(x: &mut X) -> Found {
 
 fn nginx_version(x: &mut X) -> Found {
     Some(x.arena.push(system::identity::identity().version.as_bytes()))
+}
+
+fn http2(x: &mut X) -> Found {
+    x.stream.as_ref()?;
+    let is_tls = x.connection.stream.tls().is_some();
+    Some(x.arena.push(if is_tls { b"h2" } else { b"h2c" }))
 }
 
 fn pid(x: &mut X) -> Found {
@@ -517,7 +531,8 @@ fn request_uri(x: &mut X) -> Found {
 }
 
 fn scheme(x: &mut X) -> Found {
-    Some(x.arena.push(b"http"))
+    let name: &[u8] = if x.tls().is_some() { b"https" } else { b"http" };
+    Some(x.arena.push(name))
 }
 
 fn sent_connection(x: &mut X) -> Found {

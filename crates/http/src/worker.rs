@@ -3,14 +3,16 @@
 
 use crate::connection::{self, Connection};
 use crate::http::{Endpoint, Http, Served};
+use crate::http2::Mux;
 use net::{Held, Listener, Seat, Stream};
 use session::budget;
 use session::counters;
+use session::handover::Passed;
 use session::log::Level;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::os::fd::AsFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use system::errno::Errno;
 use system::socket::Address;
@@ -39,11 +41,12 @@ pub struct Worker {
     pub http: Rc<Http>,
     ending: Cell<Option<Ending>>,
     idle: RefCell<IdleList>,
-    next_id: Cell<u64>,
     /// Where the other workers see how many connections this one holds.
     seat: Option<Rc<Seat>>,
     /// Tasks that accept, to be told of the end.
     acceptors: RefCell<Vec<Waker>>,
+    /// Connections with several requests at a time, to be told of the end.
+    multiplexed: RefCell<Vec<Weak<Mux>>>,
 }
 
 impl Worker {
@@ -53,9 +56,9 @@ impl Worker {
             http,
             ending: Cell::new(None),
             idle: RefCell::new(IdleList::default()),
-            next_id: Cell::new(1),
             seat,
             acceptors: RefCell::new(Vec::new()),
+            multiplexed: RefCell::new(Vec::new()),
         })
     }
 
@@ -72,6 +75,9 @@ impl Worker {
         for waker in self.acceptors.take() {
             waker.wake();
         }
+        for mux in self.multiplexed.borrow().iter().filter_map(Weak::upgrade) {
+            mux.wake();
+        }
         let quiet_ms = match ending {
             Ending::Retire => RETIRE_QUIET_MS,
             Ending::Stop => 0,
@@ -83,6 +89,15 @@ impl Worker {
                 .timer
                 .set(connection.timer.deadline().map_or(at, |deadline| deadline.min(at)));
         });
+    }
+
+    /// Tells the connection when the end begins.
+    pub(crate) fn follow(&self, mux: &Rc<Mux>) {
+        let mut all = self.multiplexed.borrow_mut();
+        if all.len() == all.capacity() {
+            all.retain(|mux| mux.strong_count() > 0);
+        }
+        all.push(Rc::downgrade(mux));
     }
 
     /// True once the worker takes no further requests on its connections.
@@ -101,9 +116,7 @@ impl Worker {
     }
 
     pub(crate) fn next_connection_id(&self) -> u64 {
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
-        id
+        session::acceptor::next_number()
     }
 
     /// Enters a connection that fell silent; [`Worker::busy`] takes it out again.
@@ -200,6 +213,21 @@ impl Worker {
         let Some(permit) = budget::acquire() else { return };
         let Some(served) = endpoint.served_for(&stream) else { return };
         let connection = Connection::new(stream, peer, served, self, permit);
+        net::spawn(connection::run(Rc::new(connection)));
+    }
+
+    /// Takes a connection that somebody else accepted and that is meant for one of the addresses
+    /// of `endpoint`.
+    pub fn take_over(self: Rc<Worker>, passed: Passed, endpoint: &Endpoint) {
+        counters::accepted();
+        let Some(permit) = budget::acquire() else { return };
+        let exact = endpoint.served.iter().find(|(address, _)| *address == passed.address);
+        let Some((_, served)) = exact.or(endpoint.served.last()) else { return };
+        let connection =
+            Connection::new(passed.stream, &passed.client, served.clone(), self, permit);
+        if let Some(ahead) = passed.ahead {
+            connection.put_leftover(ahead.freeze());
+        }
         net::spawn(connection::run(Rc::new(connection)));
     }
 

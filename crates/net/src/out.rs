@@ -242,6 +242,16 @@ impl OutQueue {
         std::mem::take(&mut self.pieces).into_iter()
     }
 
+    /// Takes the first `most` bytes, or fewer, off as one piece, which counts as sent: for output
+    /// that goes on by other means.
+    pub fn pop(&mut self, most: u64) -> Option<Data> {
+        let first = self.pieces.first_mut()?;
+        let data = if first.len() > most { first.split_to(most) } else { self.pieces.remove(0) };
+        self.length -= data.len();
+        self.sent += data.len();
+        Some(data)
+    }
+
     /// Writes until nothing waits or the stream is full. After 2 MiB other tasks get a
     /// turn, and this one is woken again.
     ///

@@ -11,5 +11,6 @@ pub mod client_hello;
 pub mod dns;
 pub mod gateway;
 pub mod http1;
+pub mod http2;
 pub mod proxy_protocol;
 pub mod rdp;

@@ -135,7 +135,7 @@ pub(super) async fn attempt(
     let mut dialogue = Box::new(Dialogue::new(context, x, call, &lease, head));
     let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
     if dialogue.timer.is_none() {
-        x.connection.timer.clear();
+        x.timer().clear();
     }
     let answer = outcome.and_then(|found| dialogue.answer(x, lease, found));
     if answer.is_ok() {
@@ -250,14 +250,14 @@ async fn connect(
     peer: PeerIndex,
 ) -> Result<Lease, Cause> {
     let watched = !context.settings.ignore_client_abort && !x.background;
-    let connection = x.connection.clone();
+    let side = x.side();
     let outcome = {
         let mut connecting = std::pin::pin!(attempts.connect(peer, how));
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
             }
-            match watched && connection.stream.poll_hung_up(cx).is_ready() {
+            match watched && side.poll_gone(cx).is_ready() {
                 true => Poll::Ready(None),
                 false => Poll::Pending,
             }
@@ -551,8 +551,8 @@ impl Dialogue<'_> {
             false => Waiting::Send,
             true => Waiting::Read,
         };
-        let connection = x.connection.clone();
-        let timer = self.timer.as_ref().unwrap_or(&connection.timer);
+        let side = x.side();
+        let timer = self.timer.as_ref().unwrap_or(side.timer());
         if self.streaming && self.out.is_empty() {
             // It is the client's turn, whose own limit holds.
             timer.clear();
@@ -576,7 +576,7 @@ impl Dialogue<'_> {
             return Poll::Ready(Err(Cause::Timeout));
         }
         let watched = !settings.ignore_client_abort && !self.streaming && !x.background;
-        if watched && connection.stream.poll_hung_up(cx).is_ready() {
+        if watched && side.poll_gone(cx).is_ready() {
             let message = "client prematurely closed connection, so upstream connection is closed \
                            too while sending request to upstream";
             self.context.log(x, Level::Info, format_args!("{message}"));

@@ -201,12 +201,12 @@ async fn wait(
     attempts: &mut Attempts,
 ) -> Result<Option<PeerIndex>, ClientGone> {
     let watched = !settings.ignore_client_abort && !x.background;
-    let connection = x.connection.clone();
+    let side = x.side();
     let outcome = {
         let mut waiting = pin!(attempts.wait());
         poll_fn(|cx| match waiting.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending if watched && connection.stream.poll_hung_up(cx).is_ready() => {
+            Poll::Pending if watched && side.poll_gone(cx).is_ready() => {
                 Poll::Ready(None)
             }
             Poll::Pending => Poll::Pending,

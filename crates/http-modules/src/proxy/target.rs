@@ -221,14 +221,14 @@ pub(super) async fn look_up(
 ) -> Result<Resolved, Verdict> {
     let Target::Variable(variable) = target else { return Err(Verdict::Status(500)) };
     let Named { name, port, host, port_text, path } = named;
-    let connection = x.connection.clone();
+    let side = x.side();
     let found = {
         let mut finding = std::pin::pin!(variable.look_up.group(&name, port));
         poll_fn(|cx| {
             if let Poll::Ready(found) = finding.as_mut().poll(cx) {
                 return Poll::Ready(Some(found));
             }
-            match watched && connection.stream.poll_hung_up(cx).is_ready() {
+            match watched && side.poll_gone(cx).is_ready() {
                 true => Poll::Ready(None),
                 false => Poll::Pending,
             }
