@@ -179,3 +179,93 @@ fn methods_that_go_by_keys_have_no_backups() {
         assert!(outcome.stderr.contains("test is successful"), "{method}: {}", outcome.stderr);
     }
 }
+
+/// A server whose first backend holds `/hold` until the gate opens, after one such request.
+fn busy(group: &str, servers: [&str; 2]) -> (String, String) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let a = Backend::with(move |request| match request.target.contains("hold") {
+        true => Answer::text("a").after_gate(&held),
+        false => Answer::text("a"),
+    });
+    let b = Backend::named("b");
+    let server = Server::start(Config::http(&format!(
+        "upstream u {{ {group} server 127.0.0.1:{} {}; server 127.0.0.1:{} {}; }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://u; }} }}",
+        a.port(),
+        servers[0],
+        b.port(),
+        servers[1],
+    )));
+    let idle = owners(&server, &keys(4));
+    let mut first = server.connect();
+    first.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(1);
+    let busy = owners(&server, &keys(4));
+    gate.open();
+    assert_eq!(first.read_response().text(), "a", "{group}");
+    (idle, busy)
+}
+
+#[test]
+fn methods_of_ipvs_and_haproxy() {
+    let check = |group: &str, servers: [&str; 2], idle: &str, while_busy: &str| {
+        let found = busy(group, servers);
+        assert_eq!(found, (idle.to_owned(), while_busy.to_owned()), "{group}");
+    };
+    // Of equals the first one, not each in turn.
+    check("lc;", ["weight=9", ""], "aaaa", "bbbb");
+    check("wlc;", ["weight=9", ""], "aaaa", "bbbb");
+    // Two requests at weight 9 are still less than one at weight 1.
+    check("sed;", ["weight=9", ""], "aaaa", "aaaa");
+    check("nq;", ["weight=9", ""], "aaaa", "bbbb");
+    check("first;", ["max_conns=2", ""], "aaaa", "aaaa");
+    check("first;", ["max_conns=1", ""], "aaaa", "bbbb");
+}
+
+#[test]
+fn first_needs_a_limit() {
+    let config = Config::http("upstream u { first; server 127.0.0.1:1; }");
+    let outcome = Server::check(config);
+    let expected = "\"first\" works with \"max_conns\" only";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+}
+
+#[test]
+fn fair_prefers_the_quick() {
+    let slow = Backend::with(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        Answer::text("a")
+    });
+    let backends = [slow, Backend::named("b")];
+    let server = start("fair;", &backends);
+    let order = owners(&server, &keys(12));
+    assert_eq!(order.matches('a').count(), 1, "{order}");
+}
+
+#[test]
+fn a_server_that_comes_back_starts_slowly() {
+    let mut a = Backend::named("a");
+    let b = Backend::named("b");
+    let server = Server::start(Config::http(&format!(
+        "upstream u {{ server 127.0.0.1:{} fail_timeout=1s slow_start=1h; server 127.0.0.1:{}; }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://u; }} }}",
+        a.port(),
+        b.port(),
+    )));
+    assert_eq!(owners(&server, &keys(4)), "abab");
+    a.down();
+    assert_eq!(owners(&server, &keys(2)), "bb");
+    a.up();
+    let mut client = server.connect();
+    server.wait_until("it passes its trial", || client.get("/").text() == "a");
+    assert_eq!(owners(&server, &keys(10)), "b".repeat(10));
+}
+
+#[test]
+fn keys_do_not_start_slowly() {
+    let config = Config::http("upstream u { hash $uri; server 127.0.0.1:1 slow_start=1s; }");
+    let outcome = Server::check(config);
+    let expected = "balancing method does not support parameter \"slow_start\"";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+}
