@@ -8,6 +8,7 @@
 //! a tier they are given back. A newcomer takes the first place that is vacant.
 
 use crate::checks::Checks;
+use crate::method::{self, Method};
 use crate::outlier::Record;
 use crate::peer::{Peer, PeerOptions};
 use crate::state::{PeerIndex, State};
@@ -79,6 +80,40 @@ impl State<'_> {
         let tier = self.tier_of(peer);
         self.change(peer, |peer| peer.reconfigure(options));
         self.rebuild(tier);
+    }
+
+    /// Whether it is memory that nobody has used yet.
+    pub fn is_void(&self) -> bool {
+        self.head.room == 0
+    }
+
+    /// How many places there are, vacant ones included.
+    pub fn places(&self) -> PeerIndex {
+        self.peers.len() as PeerIndex
+    }
+
+    /// Whether a peer stands at a place.
+    pub fn is_taken(&self, place: PeerIndex) -> bool {
+        self.peers.get(place as usize).is_some_and(|peer| !peer.is_vacant())
+    }
+
+    /// The configured share of a peer.
+    pub fn weight(&self, peer: PeerIndex) -> u32 {
+        self.peers.get(peer as usize).map_or(0, Peer::weight)
+    }
+
+    /// Something of the membership changed that the state does not hold.
+    pub fn touch(&mut self) {
+        self.head.generation = self.head.generation.wrapping_add(1);
+    }
+
+    /// Chooses by another algorithm from now on. The turns start anew; loads and failures stay.
+    pub fn set_method(&mut self, method: &Method) {
+        let place = method::place(method) as u32;
+        if self.head.method != place {
+            self.head.method = place;
+            self.repair();
+        }
     }
 
     /// Which tier a peer is in.

@@ -299,6 +299,11 @@ impl Peer {
             && now.saturating_sub(self.checked) <= u64::from(self.fail_timeout)
     }
 
+    /// Whether its failures keep it out at `now`, for statistics.
+    pub fn is_out(&self, now: u64) -> bool {
+        self.is_resting(now)
+    }
+
     /// Whether it takes part in a pick at `now`.
     pub fn is_usable(&self, now: u64) -> bool {
         !self.is_shut() && !self.is_resting(now)

@@ -96,7 +96,7 @@ plain! {
         /// How much more than its share a peer may have under way, in hundredths of the share;
         /// 0 is without a bound.
         pub(crate) factor: u32,
-        pub(crate) unused: u32,
+        pub(crate) unused: [u32; 2],
     }
 }
 

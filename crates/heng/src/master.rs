@@ -329,7 +329,14 @@ impl Master {
                     "{name} {pid} exited with fatal code {} and cannot be respawned",
                     worker::FATAL
                 ),
-                Some(Death::Expected) | None => {}
+                // One that was cut off may have left requests counted in what workers of all
+                // configurations share. It has no number among those of this one.
+                Some(Death::Expected) => {
+                    for engine in &self.generation().snapshot.engines {
+                        engine.worker_died(usize::MAX);
+                    }
+                }
+                None => {}
             }
         }
     }

@@ -103,7 +103,6 @@ pub fn open(
         log!(log, Level::Emerg, None, &no_context, "{message}");
         return Err(CannotOpen);
     }
-    snapshot.engines.iter().for_each(|engine| engine.opened());
     let listeners = present.listeners;
     let workers = if core.master_process { core.workers } else { 1 };
     let listeners =
@@ -112,6 +111,8 @@ pub fn open(
         prepare_counters(log);
         say_event_method(&snapshot);
     }
+    // Nothing can fail any more: what lives on in zones may follow this configuration.
+    snapshot.engines.iter().for_each(|engine| engine.opened());
     let seats = seats_for(workers);
     Ok(Generation { snapshot: Rc::new(snapshot), listeners, seats })
 }

@@ -10,7 +10,7 @@
 mod cookie;
 mod learn;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -139,7 +139,7 @@ fn compile(c: &mut Compiler<'_>, http: &Scope<'_>) {
                 }
             }
         };
-        group.set_extra(Box::new(Sticky { lookup, kind, routes: OnceCell::new() }));
+        group.set_extra(Box::new(Sticky { lookup, kind, routes: RefCell::default() }));
     }
 }
 
@@ -149,7 +149,8 @@ pub(crate) struct Sticky {
     lookup: Vec<Template>,
     kind: Kind,
     /// Made by each worker for itself, at its first request.
-    routes: OnceCell<Routes>,
+    /// Of the group's members, and for which of its generations they hold.
+    routes: RefCell<(Option<u32>, Rc<Routes>)>,
 }
 
 enum Kind {
@@ -159,6 +160,7 @@ enum Kind {
 }
 
 /// The names of a group's servers.
+#[derive(Default)]
 struct Routes {
     of: Box<[Box<str>]>,
     /// By name, or by the name's hash in a zone of sessions.
@@ -176,6 +178,7 @@ impl Sticky {
     pub(crate) fn bind(&self, x: &mut Exchange, attempts: &mut Attempts) {
         let Some(id) = first_value(&self.lookup, x) else { return };
         let group = attempts.group().clone();
+        group.refresh();
         let routes = self.routes(&group);
         let peers = match &self.kind {
             Kind::Cookie(_) | Kind::Route => routes.by_name.get(x.text(id)),
@@ -190,7 +193,9 @@ impl Sticky {
     pub(crate) fn chosen(&self, x: &mut Exchange, group: &Group, peer: PeerIndex) {
         if let Kind::Cookie(cookie) = &self.kind {
             let asked = first_value(&self.lookup, x);
-            cookie.set(x, asked, &self.routes(group).of[peer as usize]);
+            let routes = self.routes(group);
+            let Some(route) = routes.of.get(peer as usize) else { return };
+            cookie.set(x, asked, route);
         }
     }
 
@@ -200,7 +205,8 @@ impl Sticky {
         let created = first_value(&learn.create, x);
         let Some(session) = created.or_else(|| first_value(&self.lookup, x)) else { return };
         let session = learn::session(x.text(session));
-        let route = self.routes(attempts.group()).of[peer as usize].clone();
+        let routes = self.routes(attempts.group());
+        let Some(route) = routes.of.get(peer as usize).cloned() else { return };
         let create = created.is_some();
         if learn.header {
             learn.remember(session, &route, create);
@@ -218,23 +224,29 @@ impl Sticky {
         }
     }
 
-    fn routes(&self, group: &Group) -> &Routes {
-        self.routes.get_or_init(|| {
+    fn routes(&self, group: &Group) -> Rc<Routes> {
+        let mut routes = self.routes.borrow_mut();
+        let generation = Some(group.generation());
+        if routes.0 != generation {
             let hash = |route: &str| match &self.kind {
                 Kind::Learn(learn) => learn.hash_of(route),
                 _ => None,
             };
-            Routes::new(group, hash)
-        })
+            *routes = (generation, Rc::new(Routes::new(group, hash)));
+        }
+        routes.1.clone()
     }
 }
 
 impl Routes {
     fn new(group: &Group, hash: impl Fn(&str) -> Option<u64>) -> Routes {
-        let of: Box<[Box<str>]> = group.peers().iter().map(route_of).collect();
+        let of: Box<[Box<str>]> = group.peers().iter().map(|peer| route_of(peer)).collect();
         let mut by_name = HashMap::<Box<[u8]>, SmallVec<[PeerIndex; 2]>>::new();
         let mut by_hash = HashMap::<u64, SmallVec<[PeerIndex; 2]>>::new();
-        for (peer, route) in (0..).zip(&of) {
+        for ((peer, route), at) in (0..).zip(&of).zip(&group.peers()) {
+            if at.is_gone {
+                continue;
+            }
             by_name.entry(route.as_bytes().into()).or_default().push(peer);
             if let Some(hash) = hash(route) {
                 by_hash.entry(hash).or_default().push(peer);

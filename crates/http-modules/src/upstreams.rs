@@ -11,7 +11,8 @@ use session::variables::Builtin;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use upstream::{Attempts, Group, Groups, Key, KeySource, PeerIndex, SystemNames};
+use upstream::resolver::Resolvers;
+use upstream::{Attempts, Group, Groups, Key, KeySource, PeerIndex, Surroundings, SystemNames};
 use wire::http1::Known;
 
 /// The module.
@@ -30,6 +31,18 @@ pub static MODULE: Module = Module {
 pub struct SharedGroups(pub Rc<RefCell<Groups>>);
 
 impl Lifecycle for SharedGroups {
+    fn opened(&self) {
+        self.0.borrow().iter().for_each(|group| group.open());
+    }
+
+    fn wants_keeper(&self) -> bool {
+        self.0.borrow().iter().any(|group| group.has_names())
+    }
+
+    fn keeper_began(&self) {
+        self.0.borrow().iter().for_each(|group| group.follow_names());
+    }
+
     fn worker_began(&self, number: usize) {
         self.0.borrow().iter().for_each(|group| group.enter_worker(number));
     }
@@ -44,7 +57,10 @@ impl Lifecycle for SharedGroups {
 }
 
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
-    let groups = Groups::compile(scope, &SystemNames);
+    let resolvers = c.state::<Resolvers>().clone();
+    let surroundings =
+        Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers };
+    let groups = Groups::compile(scope, &surroundings);
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
     *shared.0.borrow_mut() = groups;

@@ -99,6 +99,21 @@ pub fn enter() {
     ROW.set(taken);
 }
 
+/// The number of this process's row: no other process that lives has it. `None` when nothing is
+/// counted.
+pub fn row() -> Option<usize> {
+    let (view, row) = (MEMORY.get()?, ROW.get()?);
+    view.cells().iter().position(|other| std::ptr::eq(other, row))
+}
+
+/// The rows of processes that are gone; `None` when nothing is counted.
+pub fn dead_rows() -> Option<Vec<usize>> {
+    let view = MEMORY.get()?;
+    let owners = view.cells().iter().map(|row| row.owner.load(Ordering::Relaxed));
+    let used = owners.take_while(|owner| *owner != 0).enumerate();
+    Some(used.filter(|(_, owner)| is_dead(*owner)).map(|(row, _)| row).collect())
+}
+
 /// Tells that a worker died and is replaced: for the master.
 pub fn respawned() {
     if let Some(view) = MEMORY.get() {

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use config::Scope;
 use session::text::Span;
 use session::variables::Builtin;
-use upstream::{Attempts, Group, Groups, Key, KeySource, SystemNames};
+use upstream::resolver::Resolvers;
+use upstream::{Attempts, Group, Groups, Key, KeySource, Surroundings, SystemNames};
 
 use crate::compile::Compiler;
 use crate::module::{Lifecycle, Module};
@@ -32,6 +33,18 @@ pub(crate) static MODULE: Module = Module {
 pub(crate) struct SharedGroups(pub(crate) Rc<RefCell<Groups>>);
 
 impl Lifecycle for SharedGroups {
+    fn opened(&self) {
+        self.0.borrow().iter().for_each(|group| group.open());
+    }
+
+    fn wants_keeper(&self) -> bool {
+        self.0.borrow().iter().any(|group| group.has_names())
+    }
+
+    fn keeper_began(&self) {
+        self.0.borrow().iter().for_each(|group| group.follow_names());
+    }
+
     fn worker_began(&self, number: usize) {
         self.0.borrow().iter().for_each(|group| group.enter_worker(number));
     }
@@ -46,7 +59,9 @@ impl Lifecycle for SharedGroups {
 }
 
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
-    let groups = Groups::compile(scope, &SystemNames);
+    let resolvers = c.state::<Resolvers>().clone();
+    let surroundings = Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers };
+    let groups = Groups::compile(scope, &surroundings);
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
     *shared.0.borrow_mut() = groups;

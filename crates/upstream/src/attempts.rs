@@ -212,7 +212,7 @@ impl Attempts {
     }
 
     /// The peer of the open attempt.
-    pub fn peer(&self) -> Option<&crate::group::Peer> {
+    pub fn peer(&self) -> Option<Rc<crate::group::Peer>> {
         self.current.map(|peer| self.group.peer(peer))
     }
 
@@ -266,7 +266,8 @@ impl Attempts {
         }
         self.fresh = false;
         let Some(permit) = budget::acquire() else { return Err(ConnectError::exhausted()) };
-        let address = &self.group.peer(peer).address;
+        let peer_named = self.group.peer(peer);
+        let address = &peer_named.address;
         let connected = net::timeout(how.timeout_ms, net::connect(address, &how.options)).await;
         let stream = match connected {
             None => return Err(ConnectError::timeout()),

@@ -4,10 +4,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use balance::Method;
+use balance::{Method, Tier};
 use config::{Scope, Span};
 use session::contexts::{STREAM, STREAM_UPSTREAM};
 use session::variables::Template;
+use session::zones::Zones;
 use system::socket::Address;
 
 use crate::directives::{
@@ -16,10 +17,22 @@ use crate::directives::{
 };
 use crate::group::{Group, Keepalive, Member, Settings};
 use crate::methods::{self, Choice};
+use crate::names::NameLine;
+use crate::resolver::Resolvers;
 use crate::target::{Host, Names, Target};
 
 /// The port of a `server` line that names none.
 const DEFAULT_PORT: u16 = 80;
+
+/// What compiling needs besides the configuration.
+pub struct Surroundings<'a> {
+    /// Looks up names at the start.
+    pub names: &'a dyn Names,
+    /// Where memory is asked for.
+    pub zones: &'a Zones,
+    /// Those who look up names while the program runs.
+    pub resolvers: &'a Resolvers,
+}
 
 /// All groups of a configuration, found by name.
 #[derive(Debug, Default)]
@@ -33,9 +46,10 @@ pub struct Groups {
 impl Groups {
     /// Compiles every `upstream` block of an `http` or `stream` block. What is wrong goes to the
     /// scope's sink; such a block makes no group.
-    pub fn compile(http: &Scope<'_>, names: &dyn Names) -> Groups {
+    pub fn compile(http: &Scope<'_>, surroundings: &Surroundings<'_>) -> Groups {
+        let names = surroundings.names;
         let mut groups = Groups::default();
-        let mut zones = Zones::default();
+        let mut sizes = Sizes::default();
         let block = if http.context() == STREAM { &STREAM_BLOCK } else { &BLOCK };
         for (name, scope) in http.blocks(block) {
             let key = name.to_ascii_lowercase();
@@ -46,11 +60,12 @@ impl Groups {
                 }
                 Entry::Vacant(place) => {
                     let group = place.insert(Group::new(settings));
-                    zones.open(group, &scope);
+                    sizes.declare(group, &scope, surroundings.zones);
+                    compile_names(group, &scope, surroundings);
                 }
             }
         }
-        zones.check(http);
+        sizes.check(http);
         groups
     }
 
@@ -130,11 +145,11 @@ fn implied_key(target: &Target, default_port: u16) -> (String, Option<u16>) {
 
 /// The sizes of the zones by name, 0 until one is given.
 #[derive(Default)]
-struct Zones(BTreeMap<String, u64>);
+struct Sizes(BTreeMap<String, u64>);
 
-impl Zones {
-    /// Moves the group's state to its zone, if it names one.
-    fn open(&mut self, group: &Group, scope: &Scope<'_>) {
+impl Sizes {
+    /// Asks for the group's zone, if it names one.
+    fn declare(&mut self, group: &Group, scope: &Scope<'_>, zones: &Zones) {
         let Some((ZoneLine { name, size }, span)) = scope.local_spanned(&ZONE) else { return };
         let declared = self.0.entry(name.clone()).or_default();
         let size = size.unwrap_or(*declared);
@@ -147,7 +162,8 @@ impl Zones {
             return;
         }
         *declared = size;
-        if let Err(message) = group.share(&name) {
+        let engine = scope.context().id;
+        if let Err(message) = group.declare(zones, engine, &name, size) {
             scope.error(span, message);
         }
     }
@@ -176,6 +192,9 @@ fn compile_block(name: &str, scope: &Scope<'_>, names: &dyn Names) -> Settings {
         keepalive: compile_keepalive(scope),
     };
     for (server, span) in servers {
+        if server.resolve {
+            continue;
+        }
         let backup = server.backup;
         // nginx looks at each line as it reads it: lines before the method may say anything.
         let later = chosen_at.is_some_and(|at| (at.line, at.start) < (span.line, span.start));
@@ -198,6 +217,45 @@ fn unsupported(method: &Method, server: &Server) -> Option<&'static str> {
         () if starts_slowly && !method.slow_start => Some("slow_start"),
         () => None,
     }
+}
+
+/// The lines of a group whose names are looked up while the program runs.
+fn compile_names(group: &Group, scope: &Scope<'_>, surroundings: &Surroundings<'_>) {
+    let look_up = surroundings.resolvers.look_up(scope, surroundings.names);
+    let takes_backups = group.choice().method.backup;
+    let mut lines = Vec::new();
+    for (server, _) in scope.nodes_local(&SERVER) {
+        let Server { text, target, options, backup, route, resolve: true, service } = server else {
+            continue;
+        };
+        let tier = if backup { Tier::Backup } else { Tier::Primary };
+        lines.push(Rc::new(NameLine {
+            hash: NameLine::hash_of(&text, service.as_deref(), tier),
+            name: target.text,
+            service,
+            port: target.port.unwrap_or(DEFAULT_PORT),
+            server: text.into(),
+            route,
+            options,
+            tier,
+            takes_backups,
+        }));
+    }
+    if lines.is_empty() {
+        return;
+    }
+    let name = group.name();
+    if !group.is_shared() {
+        let reason = format!(
+            "resolving names at run time requires upstream \"{name}\" to be in shared memory"
+        );
+        scope.error(scope.span(), reason);
+    } else if look_up.resolver.is_none() {
+        let reason =
+            format!("no resolver defined to resolve names at run time in upstream \"{name}\"");
+        scope.error(scope.span(), reason);
+    }
+    let _ = group.names.set(crate::names::Names { lines, look_up });
 }
 
 /// One member per address of a server.
@@ -276,7 +334,9 @@ mod tests {
         let scope = Scope::root(&tree, &registry, &sink);
         let mut groups = Groups::default();
         for ((), http) in scope.blocks(&HTTP_BLOCK) {
-            groups = Groups::compile(&http, &Hosts);
+            let (zones, resolvers) = (Zones::default(), Resolvers::default());
+            let surroundings = Surroundings { names: &Hosts, zones: &zones, resolvers: &resolvers };
+            groups = Groups::compile(&http, &surroundings);
         }
         found.extend(sink.take());
         let found = config::in_order(&tree, found);
@@ -306,7 +366,8 @@ mod tests {
         )
         .expect("a good configuration");
         let group = groups.named("u").expect("the group");
-        let names: Vec<&str> = group.peers().iter().map(|peer| &*peer.name).collect();
+        let peers = group.peers();
+        let names: Vec<&str> = peers.iter().map(|peer| &*peer.name).collect();
         assert_eq!(names, ["127.0.0.1:80", "unix:/s", "[::1]:1", "10.0.0.1:8080", "10.0.0.2:8080"]);
         assert_eq!(&*group.peers()[4].server, "two:8080");
         assert_eq!(group.name(), "U");
@@ -385,7 +446,8 @@ mod tests {
             let target = Target::parse(text).expect("a target");
             let found = groups.locate(&target, 80, &Hosts);
             let found = found.map(|group| {
-                let names: Vec<&str> = group.peers().iter().map(|peer| &*peer.name).collect();
+                let peers = group.peers();
+                let names: Vec<&str> = peers.iter().map(|peer| &*peer.name).collect();
                 format!("{} {}", group.name(), names.join(" "))
             });
             assert_eq!(found.as_deref().map_err(|e| &**e), expected, "{text}");

@@ -5,7 +5,7 @@ use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read
 use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
 use crate::methods;
-use crate::target::Target;
+use crate::target::{Host, Target};
 
 /// The blocks of both engines.
 const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
@@ -48,6 +48,10 @@ pub struct Server {
     pub backup: bool,
     /// The name by which clients are bound to it; that of its address when none is given.
     pub route: Option<Box<str>>,
+    /// Its name is looked up while the program runs.
+    pub resolve: bool,
+    /// The service that is looked up at the name (RFC 2782).
+    pub service: Option<String>,
 }
 
 /// The value of `keepalive`.
@@ -99,7 +103,7 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
     .syntax(
         "server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] \
          [slow_start=TIME] \
-         [backup] [down] [drain] [route=NAME];",
+         [backup] [down] [resolve] [service=NAME] [drain] [route=NAME];",
     )
     .text(
         "One server of the group: `HOST`, `HOST:PORT` or `unix:PATH`; the port is 80 unless \
@@ -115,6 +119,11 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
          chance, and of no effect for the only server of a group.\n\
          - `backup`: used only while no other server is usable.\n\
          - `down`: never used.\n\
+         - `resolve`: the name is looked up again and again while the program runs, by the \
+         `resolver` in force, and its addresses come and go in the group. Needs a `zone`. A reload \
+         keeps the addresses that were known.\n\
+         - `service=NAME`: with `resolve`, the hosts, ports and weights of that service at the \
+         name (DNS SRV; `http` means `_http._tcp`); hosts beyond the first priority are backups.\n\
          - `drain`: used only for clients that are bound to it (`sticky`).\n\
          - `route=NAME`: the name by which `sticky` binds clients to it, of at most 32 characters; \
          unless given, a hash of its address.",
@@ -133,8 +142,10 @@ pub static ZONE: Directive<ZoneLine> = Directive::new("zone", BLOCKS, zone)
         "Keeps the state of the group in memory that all workers share: they take turns together, \
          a failure that one sees counts for all, and `max_conns` bounds the requests of all. \
          Several groups may name the same zone; the size stands in one of them. At least eight \
-         pages of memory must be asked for; what is really used depends on the number of servers. \
-         A reload starts with a fresh zone.",
+         pages of memory must be asked for: there is room for about one server in each kilobyte, \
+         and for at least 64; what is really used depends on the number of servers. The zone \
+         outlives a reload: servers with the same name and address keep their loads, failures and \
+         statistics. A size in another order of magnitude starts afresh.",
     )
     .example("upstream backend { zone backend 64k; server 127.0.0.1:8081 max_conns=100; }");
 
@@ -180,6 +191,8 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
     let mut options = PeerOptions::default();
     let mut backup = false;
     let mut route = None;
+    let mut resolve = false;
+    let mut service: Option<String> = None;
     for (i, word) in args.words().iter().enumerate().skip(1) {
         let refused = || Invalid::new(format!("invalid parameter \"{}\"", word.str())).at(i);
         let (key, value) = match word.bytes().iter().position(|&byte| byte == b'=') {
@@ -204,6 +217,9 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
             b"backup" => backup = true,
             b"down" => (options.down, options.drain) = (true, false),
             b"drain" => (options.down, options.drain) = (false, true),
+            b"resolve" => resolve = true,
+            b"service=" if value.is_empty() => return Err(Invalid::new("service is empty").at(i)),
+            b"service=" => service = Some(String::from_utf8_lossy(value).into_owned()),
             b"route=" => route = Some(read_route(value).map_err(|error| error.at(i))?),
             _ => return Err(refused()),
         }
@@ -211,7 +227,20 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
     let text = args.str(0).into_owned();
     let target = Target::parse(&text)
         .map_err(|error| Invalid::new(format!("{error} in upstream \"{text}\"")).at(0))?;
-    Ok(Server { text, target, options, backup, route })
+    // An address needs no looking up.
+    let resolve = resolve && matches!(target.host, Host::Name(_)) || service.is_some() && resolve;
+    if service.is_some() {
+        let reason = match (resolve, target.port, &target.host) {
+            (false, ..) => Some("requires \"resolve\" parameter"),
+            (_, Some(_), _) => Some("may not have port"),
+            (_, None, Host::Name(_)) => None,
+            _ => Some("requires domain name"),
+        };
+        if let Some(reason) = reason {
+            return Err(Invalid::new(format!("service upstream \"{text}\" {reason}")).at(0));
+        }
+    }
+    Ok(Server { text, target, options, backup, route, resolve, service })
 }
 
 /// nginx's longest route is as long as the hash of an address.
@@ -285,7 +314,6 @@ mod tests {
             "max_conns=k",
             "fail_timeout=10ms",
             "backup=1",
-            "resolve",
             "bogus",
             "=",
         ] {

@@ -19,6 +19,7 @@ use system::socket::Address;
 
 use crate::attempts::Attempts;
 use crate::home::Home;
+use crate::membership::{ZonePlace, options};
 use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
 use crate::queue::Queue;
@@ -40,8 +41,75 @@ pub struct Peer {
     pub route: Option<Box<str>>,
     /// Where to connect.
     pub address: Address,
+    /// Its number for as long as the group lives, over reloads.
+    pub id: u64,
+    /// It left the group; requests that went to it before may still be under way.
+    pub is_gone: bool,
     /// The first peer with this address: peers of one address share idle connections.
-    lane: u32,
+    pub(crate) lane: u32,
+    /// Which of the group's changes made it what it is.
+    pub(crate) version: u64,
+}
+
+/// The peers of a group by their places, as this process knows them.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    /// The state's generation that it is true for.
+    pub(crate) generation: u32,
+    pub(crate) peers: Vec<Rc<Peer>>,
+}
+
+impl Peer {
+    pub(crate) fn of(member: &Member, place: PeerIndex) -> Peer {
+        Peer {
+            name: member.address.to_string().into(),
+            server: member.server.clone(),
+            route: member.route.clone(),
+            address: member.address.clone(),
+            id: place.into(),
+            is_gone: false,
+            lane: place,
+            version: 0,
+        }
+    }
+
+    /// Nobody.
+    pub(crate) fn nobody() -> Peer {
+        Peer {
+            name: Box::default(),
+            server: Box::default(),
+            route: None,
+            address: Address::any_v4(0),
+            id: u64::MAX,
+            is_gone: true,
+            lane: 0,
+            version: 0,
+        }
+    }
+}
+
+impl Roster {
+    pub(crate) fn peer(&self, place: PeerIndex) -> Rc<Peer> {
+        match self.peers.get(place as usize) {
+            Some(peer) => peer.clone(),
+            None => Rc::new(Peer::nobody()),
+        }
+    }
+}
+
+/// Lets peers of one address share a lane: the place of the first of them.
+pub(crate) fn with_lanes(mut peers: Vec<Rc<Peer>>) -> Vec<Rc<Peer>> {
+    let mut lanes: HashMap<Address, PeerIndex> = HashMap::new();
+    for (place, peer) in (0..).zip(&mut peers) {
+        if peer.is_gone {
+            continue;
+        }
+        let lane = *lanes.entry(peer.address.clone()).or_insert(place);
+        if peer.lane != lane {
+            *peer = Rc::new(Peer { lane, ..(**peer).clone() });
+        }
+    }
+    peers
 }
 
 /// What a group is made of.
@@ -111,7 +179,13 @@ impl Keepalive {
 /// A group of peers, as one worker sees it.
 pub struct Group {
     name: Box<str>,
-    peers: Box<[Peer]>,
+    pub(crate) roster: RefCell<Roster>,
+    /// What the configuration says of its members.
+    pub(crate) wanted: [Box<[Member]>; 2],
+    /// The zone, if it has one.
+    pub(crate) zone: OnceCell<ZonePlace>,
+    /// The names that are looked up while the program runs.
+    pub(crate) names: OnceCell<crate::names::Names>,
     choice: Choice,
     /// The key's template once the engine compiled it.
     key: OnceCell<Template>,
@@ -126,8 +200,8 @@ pub struct Group {
 pub(crate) struct Live {
     pub(crate) home: Home,
     pub(crate) load: Load,
-    index: Option<Index>,
-    pool: Pool<Idle>,
+    pub(crate) index: Option<Index>,
+    pub(crate) pool: Pool<Idle>,
     reaper: Option<Reaper>,
     retired: bool,
 }
@@ -195,21 +269,13 @@ impl Load {
 impl Group {
     /// A group with a fresh state.
     pub fn new(settings: Settings) -> Rc<Group> {
-        let options =
-            |members: &[Member]| members.iter().map(|m| m.options).collect::<Vec<PeerOptions>>();
-        let (primaries, backups) = (options(&settings.primaries), options(&settings.backups));
-        let mut lanes = HashMap::new();
-        let members = settings.primaries.into_iter().chain(settings.backups);
-        let peers: Box<[Peer]> = (0..)
-            .zip(members)
-            .map(|(index, member)| Peer {
-                name: member.address.to_string().into(),
-                lane: *lanes.entry(member.address.clone()).or_insert(index),
-                server: member.server,
-                route: member.route,
-                address: member.address,
-            })
+        let wanted: [Box<[Member]>; 2] = [settings.primaries.into(), settings.backups.into()];
+        let (primaries, backups) = (options(&wanted[0]), options(&wanted[1]));
+        let peers: Vec<Rc<Peer>> = (0..)
+            .zip(wanted.iter().flatten())
+            .map(|(index, member)| Rc::new(Peer::of(member, index)))
             .collect();
+        let peers = with_lanes(peers);
         let mut memory = Memory::new(settings.choice.method, &primaries, &backups);
         memory.state().set_factor(settings.choice.factor);
         let live = Live {
@@ -224,7 +290,10 @@ impl Group {
         Rc::new(Group {
             queue,
             name: settings.name,
-            peers,
+            roster: RefCell::new(Roster { generation: 0, peers }),
+            wanted,
+            zone: OnceCell::new(),
+            names: OnceCell::new(),
             choice: settings.choice,
             key: OnceCell::new(),
             extra: OnceCell::new(),
@@ -238,14 +307,20 @@ impl Group {
         &self.name
     }
 
-    /// All peers, primaries first.
-    pub fn peers(&self) -> &[Peer] {
-        &self.peers
+    /// All places with their peers, primaries first; some may be gone.
+    pub fn peers(&self) -> Vec<Rc<Peer>> {
+        self.refresh();
+        self.roster.borrow().peers.clone()
     }
 
     /// The peer of an index that a pick gave.
-    pub fn peer(&self, index: PeerIndex) -> &Peer {
-        &self.peers[index as usize]
+    pub fn peer(&self, index: PeerIndex) -> Rc<Peer> {
+        self.roster.borrow().peer(index)
+    }
+
+    /// Changes when the members do, as far as this process knows them.
+    pub fn generation(&self) -> u32 {
+        self.roster.borrow().generation
     }
 
     /// The algorithm and what it goes by.
@@ -314,15 +389,6 @@ impl Group {
         self.live.borrow_mut().home.conns(peer)
     }
 
-    /// Moves the balancing state to a zone of its own, which all workers forked from now on
-    /// share. For the master, while it compiles.
-    ///
-    /// # Errors
-    /// What to tell the user.
-    pub fn share(&self, zone: &str) -> Result<(), String> {
-        self.live.borrow_mut().home.share(zone)
-    }
-
     /// Says which worker this process is, from 0: for a fresh worker, before its first request.
     /// A worker that replaces another one has its number.
     pub fn enter_worker(&self, worker: usize) {
@@ -331,17 +397,20 @@ impl Group {
 
     /// Whether its state lies in a zone, for all workers.
     pub fn is_shared(&self) -> bool {
-        self.live.borrow().home.is_shared()
+        self.zone.get().is_some()
     }
 
     /// The peers that active checks may look at.
     pub(crate) fn checkable(&self) -> std::ops::Range<PeerIndex> {
-        0..self.peers.len() as PeerIndex
+        self.refresh();
+        0..self.roster.borrow().peers.len() as PeerIndex
     }
 
     /// Where a peer is, while it belongs to the group.
     pub(crate) fn address_of(&self, peer: PeerIndex) -> Option<Address> {
-        self.peers.get(peer as usize).map(|peer| peer.address.clone())
+        self.refresh();
+        let peer = self.peer(peer);
+        (!peer.is_gone).then(|| peer.address.clone())
     }
 
     /// What active checks say of a peer.
@@ -362,8 +431,9 @@ impl Group {
     /// Lets no requests through to peers that no check has found well yet. `persistent`: those
     /// that were well before a reload are taken for well.
     pub(crate) fn await_checks(&self, persistent: bool) {
+        let peers = self.checkable();
         let mut live = self.live.borrow_mut();
-        for peer in 0..self.peers.len() as PeerIndex {
+        for peer in peers {
             let known = live.home.was_checked(peer) && persistent;
             if !known && live.home.health(peer) == Health::Well {
                 live.home.set_health(peer, Health::Awaited);
@@ -391,12 +461,19 @@ impl Group {
     /// Chooses a peer. Works out the algorithm's index when there is none or it is out of date.
     pub(crate) fn pick(&self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
         let live = &mut *self.live.borrow_mut();
+        let found = self.pick_from(live, ask, tried);
+        self.refresh_after(live);
+        found
+    }
+
+    fn pick_from(&self, live: &mut Live, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
         if !self.choice.method.has_index() {
             return live.home.pick(ask, tried);
         }
         let mut members = None;
         for _ in 0..INDEX_TRIES {
             if let Some(members) = members.take() {
+                self.refresh_after(live);
                 live.index = Some(self.index_of(&members));
             }
             match live.home.pick_indexed(ask, tried, live.index.as_ref()) {
@@ -409,7 +486,11 @@ impl Group {
     }
 
     fn index_of(&self, members: &Members) -> Index {
-        let name = |peer: PeerIndex| &*self.peers[peer as usize].server;
+        let roster = self.roster.borrow();
+        let name = |peer: PeerIndex| {
+            let peer = roster.peers.get(peer as usize);
+            peer.map_or("", |peer| &*peer.server)
+        };
         Index::new(self.choice.method, members, &name)
     }
 
@@ -426,7 +507,7 @@ impl Group {
         peer: PeerIndex,
         owner: usize,
     ) -> Option<Idle> {
-        let lane = self.peers[peer as usize].lane;
+        let lane = self.peer(peer).lane;
         let fits = |idle: &Idle| !self.keepalive.local || idle.owner == owner;
         let mut live = self.live.borrow_mut();
         loop {
@@ -453,7 +534,11 @@ impl Group {
         {
             return;
         }
-        live.pool.put(self.peers[peer as usize].lane, now_ms, idle);
+        let peer = self.peer(peer);
+        if peer.is_gone {
+            return;
+        }
+        live.pool.put(peer.lane, now_ms, idle);
         live.trim(keep, now_ms);
         live.schedule(keep);
     }
@@ -533,7 +618,8 @@ impl Drop for Group {
 
 impl std::fmt::Debug for Group {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Group").field("name", &self.name).field("peers", &self.peers).finish()
+        let peers = &self.roster.borrow().peers;
+        out.debug_struct("Group").field("name", &self.name).field("peers", peers).finish()
     }
 }
 

@@ -4,6 +4,7 @@
 //! Besides, each worker counts there what it has under way at each peer, so that the master can
 //! take back what a worker that died left counted.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,6 +14,8 @@ use balance::{
 };
 use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
+
+use crate::book::{Book, Count};
 
 /// Workers whose requests under way are counted apart. More than these share one count.
 const WORKERS: usize = 128;
@@ -27,7 +30,12 @@ pub(crate) enum Home {
 pub(crate) struct Shared {
     zone: Box<str>,
     block: AnyBlock,
+    /// Who the peers are, and what requests did there.
+    pub(crate) book: Book,
+    /// How many peers there is room for.
     peers: usize,
+    /// The state's generation when it was looked at last.
+    seen: Cell<u32>,
     /// Which worker this is; none of those that are counted apart until it is known.
     worker: usize,
 }
@@ -41,47 +49,38 @@ enum AnyBlock {
 }
 
 impl Home {
-    /// Moves the state to a fresh zone. Nothing changes when it is in one already.
-    ///
-    /// # Errors
-    /// What to tell the user: the system has no such memory, or the group is too large.
-    pub(crate) fn share(&mut self, zone: &str) -> Result<(), String> {
-        let Home::Own(memory) = self else { return Ok(()) };
-        let peers = memory.peers().len();
-        let fits = |room| peers <= room;
-        let block = match () {
-            () if fits(Block64::ROOM) => AnyBlock::Room64(open(memory)?),
-            () if fits(Block1k::ROOM) => AnyBlock::Room1k(open(memory)?),
-            () if fits(Block16k::ROOM) => AnyBlock::Room16k(open(memory)?),
-            () if fits(Block128k::ROOM) => AnyBlock::Room128k(open(memory)?),
-            () => return Err(format!("zone \"{zone}\" is too small")),
-        };
-        *self = Home::Zone(Shared { zone: zone.into(), block, peers, worker: WORKERS });
-        Ok(())
+    /// The state in a zone, if it is there.
+    pub(crate) fn shared(&self) -> Option<&Shared> {
+        match self {
+            Home::Own(_) => None,
+            Home::Zone(shared) => Some(shared),
+        }
+    }
+
+    /// The state's generation when it was looked at last; `None` for a state of its own, whose
+    /// members stay.
+    #[inline]
+    pub(crate) fn seen(&self) -> Option<u32> {
+        self.shared().map(|shared| shared.seen.get())
     }
 
     /// Says which worker this process is. Nothing for a state of its own.
     pub(crate) fn enter_worker(&mut self, worker: usize) {
-        if let Home::Zone(shared) = self {
-            shared.worker = worker;
+        let Home::Zone(shared) = self else { return };
+        // Workers of two configurations may share the memory: a number is theirs alone only
+        // among all that live.
+        shared.worker = session::counters::row().unwrap_or(worker);
+        if session::counters::row().is_some() {
+            shared.take_back(shared.worker);
         }
     }
 
     /// Takes back the requests that a worker had under way when it died.
     pub(crate) fn worker_died(&mut self, worker: usize) {
         let Home::Zone(shared) = self else { return };
-        if worker >= WORKERS {
-            return;
-        }
-        for peer in 0..shared.peers as PeerIndex {
-            let Some(cell) = shared.cell(worker, peer) else { return };
-            let left = cell.swap(0, Ordering::Relaxed);
-            if left > 0 {
-                shared.with(|state| (0..left).for_each(|_| state.done(peer)));
-            }
-        }
-        if let Some(WaitingCount { total, own }) = shared.waiting(worker) {
-            total.fetch_sub(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        match session::counters::dead_rows() {
+            Some(dead) => dead.into_iter().for_each(|row| shared.take_back(row)),
+            None => shared.take_back(worker),
         }
     }
 
@@ -92,7 +91,7 @@ impl Home {
             Home::Own(memory) => memory.state().pick(ask, tried),
             Home::Zone(shared) => shared.with(|state| {
                 let peer = state.pick(ask, tried)?;
-                shared.count(peer, |cell| cell.wrapping_add(1));
+                shared.picked(peer);
                 Some(peer)
             }),
         }
@@ -120,7 +119,7 @@ impl Home {
             Home::Zone(shared) => shared.with(|state| {
                 let found = work(state);
                 if let Ok(Some(peer)) = found {
-                    shared.count(peer, |cell| cell.wrapping_add(1));
+                    shared.picked(peer);
                 }
                 found
             }),
@@ -159,10 +158,19 @@ impl Home {
         };
         match self {
             Home::Own(memory) => work(&mut memory.state()),
-            Home::Zone(shared) => shared.with(|state| {
-                shared.count(peer, |cell| cell.saturating_sub(1));
-                work(state)
-            }),
+            Home::Zone(shared) => {
+                let verdict = shared.with(|state| {
+                    shared.count(peer, |cell| cell.saturating_sub(1));
+                    work(state)
+                });
+                if failed {
+                    shared.tell(peer, Count::Fails, 0, 1);
+                }
+                if verdict == Verdict::Disabled {
+                    shared.tell(peer, Count::Unavailable, 0, 1);
+                }
+                verdict
+            }
         }
     }
 
@@ -182,11 +190,6 @@ impl Home {
     /// See [`State::tries`].
     pub(crate) fn tries(&mut self) -> u32 {
         self.look(|state| state.tries())
-    }
-
-    /// Whether it lies in a zone.
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self, Home::Zone(_))
     }
 
     /// What active checks say of a peer.
@@ -222,18 +225,129 @@ impl Home {
     }
 }
 
-fn open<B: Block>(memory: &mut Memory) -> Result<View<Guarded<B>, AtomicU32>, String> {
-    let counters = (WORKERS + 1) * memory.peers().len() + WORKERS + 2;
-    let length = size_of::<Guarded<B>>() + counters * size_of::<AtomicU32>() + 256;
-    let zone = Zone::new(length).map_err(|error| format!("mmap() of {length} bytes: {error}"))?;
-    let view = Arc::new(zone).view::<Guarded<B>, AtomicU32>().map_err(|error| error.to_string())?;
-    // The zone is fresh, so nobody else can hold its lock or have died with it.
-    view.header().lock().or_repair(|_| {}).load(memory);
-    Ok(view)
+/// How much memory a group takes: in few steps, so that it mostly stays the same over reloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Room64,
+    Room1k,
+    Room16k,
+    Room128k,
+}
+
+impl Class {
+    /// The least that has room for `peers`, and for more of them in a larger zone: about one
+    /// for each kilobyte of `zone_bytes`. `None` for more peers than any has room for.
+    pub(crate) fn of(peers: usize, zone_bytes: u64) -> Option<Class> {
+        let all = [Class::Room64, Class::Room1k, Class::Room16k, Class::Room128k];
+        let wanted = match zone_bytes {
+            0..0x10_0000 => Class::Room64,
+            0x10_0000..0x100_0000 => Class::Room1k,
+            0x100_0000..0x1000_0000 => Class::Room16k,
+            _ => Class::Room128k,
+        };
+        all.into_iter().find(|class| class.room() >= peers.max(wanted.room()))
+    }
+
+    /// The most peers, of both tiers together.
+    pub(crate) fn room(self) -> usize {
+        match self {
+            Class::Room64 => Block64::ROOM,
+            Class::Room1k => Block1k::ROOM,
+            Class::Room16k => Block16k::ROOM,
+            Class::Room128k => Block128k::ROOM,
+        }
+    }
+
+    /// Bytes of a zone for the state.
+    pub(crate) fn state_bytes(self) -> usize {
+        let block = match self {
+            Class::Room64 => size_of::<Guarded<Block64>>(),
+            Class::Room1k => size_of::<Guarded<Block1k>>(),
+            Class::Room16k => size_of::<Guarded<Block16k>>(),
+            Class::Room128k => size_of::<Guarded<Block128k>>(),
+        };
+        let counters = (WORKERS + 1) * self.room() + WORKERS + 2;
+        block + counters * size_of::<AtomicU32>() + 256
+    }
+
+    /// Bytes of a zone for the book.
+    pub(crate) fn book_bytes(self) -> usize {
+        Book::bytes(self.room())
+    }
+}
+
+fn attach<B: Block>(
+    zone: &Arc<Zone>,
+    fresh: &mut dyn FnMut() -> Memory,
+) -> Option<View<Guarded<B>, AtomicU32>> {
+    let view = zone.view::<Guarded<B>, AtomicU32>().ok()?;
+    {
+        let mut held = view.header().lock().or_repair(|block| block.state().repair());
+        if held.state().is_void() && !held.load(&mut fresh()) {
+            return None;
+        }
+    }
+    Some(view)
 }
 
 impl Shared {
-    fn with<R>(&self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+    /// The state and the book in two zones of that class. In fresh memory the state begins as
+    /// what `fresh` makes. `None` when the memory holds something else.
+    pub(crate) fn attach(
+        name: &str,
+        class: Class,
+        state: &Arc<Zone>,
+        book: &Arc<Zone>,
+        fresh: &mut dyn FnMut() -> Memory,
+    ) -> Option<Shared> {
+        let block = match class {
+            Class::Room64 => AnyBlock::Room64(attach(state, fresh)?),
+            Class::Room1k => AnyBlock::Room1k(attach(state, fresh)?),
+            Class::Room16k => AnyBlock::Room16k(attach(state, fresh)?),
+            Class::Room128k => AnyBlock::Room128k(attach(state, fresh)?),
+        };
+        let (zone, peers) = (name.into(), class.room());
+        let book = Book::open(book, peers)?;
+        Some(Shared { zone, block, book, peers, seen: Cell::new(0), worker: WORKERS })
+    }
+
+    /// A request was given to a peer. Under the lock.
+    fn picked(&self, peer: PeerIndex) {
+        self.count(peer, |cell| cell.wrapping_add(1));
+        self.tell(peer, Count::Requests, 0, 1);
+        self.book.selected(self.worker, peer, net::wall().0);
+    }
+
+    /// Counts what a request did at a peer.
+    #[inline]
+    pub(crate) fn tell(&self, peer: PeerIndex, what: Count, offset: usize, by: u64) {
+        self.book.add(self.worker, peer, what, offset, by);
+    }
+
+    /// Takes back what a worker had under way.
+    fn take_back(&self, worker: usize) {
+        if worker >= WORKERS {
+            return;
+        }
+        for peer in 0..self.peers as PeerIndex {
+            let Some(cell) = self.cell(worker, peer) else { return };
+            if cell.load(Ordering::Relaxed) > 0 {
+                let left = cell.swap(0, Ordering::Relaxed);
+                self.with(|state| (0..left).for_each(|_| state.done(peer)));
+            }
+        }
+        if let Some(WaitingCount { total, own }) = self.waiting(worker) {
+            total.fetch_sub(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+        let seen = &self.seen;
+        let work = |state: &mut State<'_>| {
+            let done = work(state);
+            seen.set(state.generation());
+            done
+        };
         match &self.block {
             AnyBlock::Room64(view) => self.locked(view.header(), work),
             AnyBlock::Room1k(view) => self.locked(view.header(), work),

@@ -13,24 +13,31 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod attempts;
 pub mod bind;
+mod book;
 mod compile;
 pub mod directives;
 mod group;
 pub mod health;
 mod home;
+mod membership;
 pub mod methods;
+mod names;
 mod pool;
 mod queue;
+mod records;
 pub mod resolver;
 pub mod target;
 
 pub use attempts::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome};
 pub use balance::{Key, PeerIndex, PeerOptions, Verdict};
-pub use compile::{Groups, implied};
+pub use book::Statistics;
+pub use compile::{Groups, Surroundings, implied};
 pub use directives::DIRECTIVES;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
 pub use methods::{Choice, KeySource};
 pub use queue::{NotServed, QueueLine};
+pub use records::Origin;
 pub use target::{Host, Names, SystemNames, Target};

@@ -88,6 +88,15 @@ impl<T> Pool<T> {
         None
     }
 
+    /// Makes room for peers up to `peers`.
+    pub(crate) fn widen(&mut self, peers: usize) {
+        if peers > self.peers.len() {
+            let mut wider = std::mem::take(&mut self.peers).into_vec();
+            wider.resize(peers, EMPTY);
+            self.peers = wider.into();
+        }
+    }
+
     /// Takes out the one that was put in first.
     pub(crate) fn take_oldest(&mut self) -> Option<T> {
         self.remove(self.all.oldest)

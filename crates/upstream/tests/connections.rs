@@ -150,7 +150,7 @@ fn a_kept_connection_is_used_again() {
         let mut attempts = group.begin();
         let lease = lease(&mut attempts, &HOW).await;
         assert_eq!((lease.reused(), lease.requests(), group.idle()), (true, 2, 0));
-        assert_eq!(attempts.peer().map(|peer| &peer.address), Some(&backend.address));
+        assert_eq!(attempts.peer().map(|peer| peer.address.clone()), Some(backend.address.clone()));
         drop(lease);
         drop(attempts);
         until(|| backend.ended.get() == 1).await;

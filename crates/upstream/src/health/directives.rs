@@ -51,6 +51,8 @@ pub struct Line {
     pub keepalive_ms: u64,
     /// The `match` block.
     pub matching: Option<Box<str>>,
+    /// Over UDP.
+    pub udp: bool,
     /// The account of protocols that have accounts.
     pub user: Option<Box<str>>,
 }
@@ -62,7 +64,7 @@ pub static HEALTH_CHECK: Directive<Line> =
         .syntax(
             "health_check [interval=TIME] [jitter=TIME] [fails=N] [passes=N] [uri=URI] [port=N] \
              [type=tcp|mysql|pgsql|redis|smtp|ssl_hello] [user=NAME] [match=NAME] \
-             [mandatory [persistent]] [keepalive_time=TIME];",
+             [mandatory [persistent]] [keepalive_time=TIME] [udp];",
         )
         .text(
             "Asks every server of the group that the place passes to, again and again, whether it \
@@ -83,9 +85,12 @@ pub static HEALTH_CHECK: Directive<Line> =
              login must succeed and a ping, or a query, must be answered.\n\
              - `mandatory`: a server gets no requests before its first passed check; with \
              `persistent` one that was in before a reload need not wait.\n\
-             - `keepalive_time=TIME`: checks over HTTP use one connection for that long.\n\n\
+             - `keepalive_time=TIME`: checks over HTTP use one connection for that long.\n\
+             - `udp`: in stream, sends and expects packets; the `match` must say what. Without an \
+             answer to expect, silence is good and a refusal is not.\n\n\
              Requests of checks have the fields that `proxy_set_header` sets without variables; \
-             the time limits are those of the place.",
+             the time limits are those of the \
+             place, in stream `health_check_timeout`.",
         )
         .example(
             "location / {\n    proxy_pass http://backend;\n    health_check interval=2s fails=3 \
@@ -155,6 +160,7 @@ fn line(args: &Args<'_>) -> Result<Line, Invalid> {
         persistent: false,
         keepalive_ms: 0,
         matching: None,
+        udp: false,
         user: None,
     };
     for (i, word) in args.words().iter().enumerate() {
@@ -163,6 +169,9 @@ fn line(args: &Args<'_>) -> Result<Line, Invalid> {
     }
     if line.persistent && !line.mandatory {
         return Err(Invalid::new("\"persistent\" requires \"mandatory\""));
+    }
+    if line.udp && line.kind != Kind::Native {
+        return Err(Invalid::new("\"udp\" has no \"type\""));
     }
     let has_accounts = matches!(line.kind, Kind::Protocol(Protocol::Mysql | Protocol::Pgsql));
     if line.user.is_some() && !has_accounts {
@@ -187,6 +196,7 @@ fn parameter(line: &mut Line, word: &str) -> Option<()> {
         "match" => line.matching = Some(text()?),
         "user" => line.user = Some(text()?),
         "keepalive_time" => line.keepalive_ms = time()?,
+        "udp" if value.is_empty() => line.udp = true,
         "mandatory" if value.is_empty() => line.mandatory = true,
         "persistent" if value.is_empty() => line.persistent = true,
         "type" => {

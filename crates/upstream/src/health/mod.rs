@@ -55,7 +55,12 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
         },
         None => None,
     };
-    let is_http = line.kind == Kind::Native && LOCATION == scope.context();
+    let in_http = LOCATION == scope.context();
+    let is_http = line.kind == Kind::Native && in_http;
+    if in_http && line.udp {
+        scope.error(span, "\"udp\" has no meaning in http");
+        return None;
+    }
     let probe = match line.kind {
         Kind::Protocol(protocol) if rules.is_none() => {
             Probe::Protocol { protocol, user: line.user.clone() }
@@ -83,7 +88,11 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
             },
             _ => {
                 let (send, expect) = rules.as_ref().map(bytes).unwrap_or_default();
-                Probe::Tcp { send, expect }
+                if line.udp && send.is_empty() {
+                    scope.error(span, "\"udp\" requires a \"match\" with \"send\"");
+                    return None;
+                }
+                if line.udp { Probe::Udp { send, expect } } else { Probe::Tcp { send, expect } }
             }
         },
     };

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 
-use net::{Address, ConnectOptions, Stream};
+use net::{Address, Batch, ConnectOptions, Datagrams, Stream};
 use wire::checks::{Dialogue, Progress, Protocol};
 use wire::http1::{
     ChunkDecoder, ChunkEvent, Field, ParsedResponse, ResponseFraming, ResponseParser, StatusLine,
@@ -23,6 +23,9 @@ pub enum Probe {
     Http { request: Box<[u8]>, rules: Rules },
     /// An open connection; and what is sent and expected over it.
     Tcp { send: Box<[u8]>, expect: Option<Expect> },
+    /// A packet, and what one of the answers must be. Without an expectation only a refusal is
+    /// no good: silence is an answer too.
+    Udp { send: Box<[u8]>, expect: Option<Expect> },
     /// A dialogue in a protocol.
     Protocol { protocol: Protocol, user: Option<Box<str>> },
 }
@@ -61,6 +64,9 @@ impl Probe {
         patience: Patience,
         kept: Option<Stream>,
     ) -> Result<Option<Stream>, Fault> {
+        if let Probe::Udp { send, expect } = self {
+            return packets(address, patience, send, expect.as_ref()).await.map(|()| None);
+        }
         if let Some(stream) = kept
             && let Ok(again) = self.talk(stream, patience).await
         {
@@ -81,7 +87,7 @@ impl Probe {
         let talk = async {
             match self {
                 Probe::Http { request, rules } => ask(&stream, request, rules).await,
-                Probe::Tcp { send, expect } => {
+                Probe::Tcp { send, expect } | Probe::Udp { send, expect } => {
                     exchange(&stream, send, expect.as_ref()).await.map(|()| false)
                 }
                 Probe::Protocol { protocol, user } => {
@@ -93,6 +99,35 @@ impl Probe {
             Some(outcome) => Ok(outcome?.then_some(stream)),
             None => Err(Fault::of("waiting for an answer", "timed out")),
         }
+    }
+}
+
+/// Sends a packet and looks at what comes back, for as long as patience lasts.
+async fn packets(
+    address: &Address,
+    patience: Patience,
+    bytes: &[u8],
+    expect: Option<&Expect>,
+) -> Result<(), Fault> {
+    let socket = Datagrams::connect(address, &ConnectOptions::default());
+    let socket = socket.map_err(|error| Fault::of("connecting", error.to_string()))?;
+    let sent = poll_fn(|cx| socket.poll_send(cx, bytes)).await;
+    sent.map_err(|error| Fault::of("sending", session::log::os_text(&error)))?;
+    let mut batch = Batch::new();
+    let answered = async {
+        loop {
+            let received = poll_fn(|cx| socket.poll_receive(cx, &mut batch, 1)).await;
+            received.map_err(|error| Fault::of("receiving", session::log::os_text(&error)))?;
+            let Some(expect) = expect else { return Ok(()) };
+            if batch.packets().any(|packet| expect.look(packet.bytes) == Sight::Met) {
+                return Ok(());
+            }
+        }
+    };
+    match net::timeout(patience.talk_ms, answered).await {
+        Some(outcome) => outcome,
+        None if expect.is_none() => Ok(()),
+        None => Err(Fault::of("waiting for an answer", "timed out")),
     }
 }
 

@@ -1,0 +1,231 @@
+//! Groups as an operator sees and changes them while the program runs.
+//!
+//! [`announce`] lists the groups of this process by engine, for whoever tells about them. What is
+//! changed here is changed in the group's zone, so that all workers see it at once.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use balance::{Health, PeerIndex, PeerOptions, State, Tier};
+use system::socket::Address;
+
+use crate::book::Statistics;
+use crate::group::{Group, Member};
+use crate::home::{Home, Shared};
+use crate::records::{Origin, Record};
+
+thread_local! {
+    static GROUPS: RefCell<Vec<(&'static str, Weak<Group>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lists a group of `engine` (`http`, `stream`) until it is gone.
+pub fn announce(engine: &'static str, group: &Rc<Group>) {
+    GROUPS.with_borrow_mut(|groups| {
+        groups.retain(|(_, group)| group.strong_count() > 0);
+        groups.push((engine, Rc::downgrade(group)));
+    });
+}
+
+/// The groups of `engine`, by name; of several with one name, the newest.
+pub fn groups(engine: &str) -> Vec<Rc<Group>> {
+    let mut found: Vec<Rc<Group>> = Vec::new();
+    GROUPS.with_borrow(|groups| {
+        let of_engine = groups.iter().rev().filter(|(of, _)| *of == engine);
+        for group in of_engine.filter_map(|(_, group)| group.upgrade()) {
+            if !found.iter().any(|other| other.name() == group.name()) {
+                found.push(group);
+            }
+        }
+    });
+    found.sort_by(|one, other| one.name().cmp(other.name()));
+    found
+}
+
+/// One member of a group.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its number, for as long as the group lives.
+    pub id: u64,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// As the configuration, or whoever added it, wrote it.
+    pub server: Box<str>,
+    /// The name by which clients are bound to it.
+    pub route: Option<Box<str>>,
+    /// Where it is.
+    pub address: Address,
+    /// Whether it is a backup.
+    pub is_backup: bool,
+    /// Its options now.
+    pub options: PeerOptions,
+    /// Requests under way.
+    pub active: u32,
+    /// Failures that count at the moment.
+    pub is_resting: bool,
+    /// What active checks say.
+    pub health: Health,
+    /// Checks made, failed, and how often it became ill.
+    pub statistics: Statistics,
+}
+
+/// What an operator changes; nothing stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Its share.
+    pub weight: Option<u32>,
+    /// See `max_conns`.
+    pub max_conns: Option<u32>,
+    /// See `max_fails`.
+    pub max_fails: Option<u32>,
+    /// Seconds.
+    pub fail_timeout: Option<u32>,
+    /// Milliseconds.
+    pub slow_start_ms: Option<u32>,
+    /// Out of the rotation.
+    pub down: Option<bool>,
+    /// Only for clients that are bound to it.
+    pub drain: Option<bool>,
+    /// See `route`.
+    pub route: Option<Box<str>>,
+}
+
+/// Why a change is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The group has no zone.
+    Static,
+    /// There is no member of that number.
+    Unknown,
+    /// The member follows a name.
+    Immutable,
+    /// There is no room.
+    Full,
+    /// The algorithm has no backups.
+    NoBackups,
+}
+
+impl Group {
+    /// The members in their order, primaries first. `now_s`: seconds of the loop's clock.
+    pub fn status(&self, now_s: u64) -> Vec<Status> {
+        self.refresh();
+        let peers = self.peers();
+        let live = &mut *self.live();
+        let mut list = Vec::new();
+        let mut read = |state: &mut State<'_>, shared: Option<&Shared>| {
+            for (place, peer) in (0..).zip(&peers) {
+                if peer.is_gone || !state.is_taken(place) {
+                    continue;
+                }
+                let Some(now) = state.peers().get(place as usize) else { continue };
+                let record = shared.and_then(|shared| shared.book.read(place));
+                list.push(Status {
+                    id: peer.id,
+                    origin: record.map_or(Origin::Configured, |record| record.origin),
+                    server: peer.server.clone(),
+                    route: peer.route.clone(),
+                    address: peer.address.clone(),
+                    is_backup: state.tier(place) == Tier::Backup,
+                    options: now.options(),
+                    active: now.conns(),
+                    is_resting: now.is_out(now_s),
+                    health: now.health(),
+                    statistics: shared.map(|s| s.book.statistics(place)).unwrap_or_default(),
+                });
+            }
+        };
+        match &mut live.home {
+            Home::Own(memory) => read(&mut memory.state(), None),
+            Home::Zone(shared) => shared.with(|state| read(state, Some(shared))),
+        }
+        list
+    }
+
+    /// Takes a new member in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn add(&self, member: &Member, is_backup: bool) -> Result<u64, Refusal> {
+        if is_backup && !self.choice().method.backup {
+            return Err(Refusal::NoBackups);
+        }
+        let tier = if is_backup { Tier::Backup } else { Tier::Primary };
+        let added = self.shared_work(|shared, state| {
+            let place = self.admit(shared, state, tier, member, Origin::Added, 0);
+            let place = place.ok_or(Refusal::Full)?;
+            shared.book.read(place).map(|record| record.id).ok_or(Refusal::Full)
+        });
+        self.refresh();
+        added?
+    }
+
+    /// Lets a member go.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn remove(&self, id: u64) -> Result<(), Refusal> {
+        let removed = self.shared_work(|shared, state| {
+            let (place, record) = find(shared, state, id).ok_or(Refusal::Unknown)?;
+            if record.origin == Origin::Resolved {
+                return Err(Refusal::Immutable);
+            }
+            crate::membership::dismiss(shared, state, place);
+            Ok(())
+        });
+        self.refresh();
+        removed?
+    }
+
+    /// Changes a member. What the configuration says of it does not hold any more, until it is
+    /// removed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn change(&self, id: u64, change: &Change) -> Result<(), Refusal> {
+        let changed = self.shared_work(|shared, state| {
+            let (place, record) = find(shared, state, id).ok_or(Refusal::Unknown)?;
+            let options = state.peers()[place as usize].options();
+            let down = change.down.unwrap_or(options.down);
+            let drain = change.drain.unwrap_or(options.drain);
+            let options = PeerOptions {
+                weight: change.weight.unwrap_or(options.weight).max(1),
+                max_conns: change.max_conns.unwrap_or(options.max_conns),
+                max_fails: change.max_fails.unwrap_or(options.max_fails),
+                fail_timeout: change.fail_timeout.unwrap_or(options.fail_timeout),
+                slow_start_ms: change.slow_start_ms.unwrap_or(options.slow_start_ms),
+                down,
+                drain: drain && !(down && change.down.is_some()),
+            };
+            state.reconfigure(place, &options);
+            let route = change.route.clone().or(record.route.clone());
+            shared.book.write(place, Record { is_changed: true, route, ..record });
+            state.touch();
+            Ok(())
+        });
+        self.refresh();
+        changed?
+    }
+
+    /// Forgets what was counted.
+    ///
+    /// # Errors
+    /// The group has no zone.
+    pub fn reset_statistics(&self) -> Result<(), Refusal> {
+        self.shared_work(|shared, state| {
+            (0..state.places()).for_each(|place| shared.book.forget(place));
+        })
+    }
+
+    fn shared_work<R>(
+        &self,
+        work: impl FnOnce(&Shared, &mut State<'_>) -> R,
+    ) -> Result<R, Refusal> {
+        let live = self.live();
+        let shared = live.home.shared().ok_or(Refusal::Static)?;
+        Ok(shared.with(|state| work(shared, state)))
+    }
+}
+
+fn find(shared: &Shared, state: &State<'_>, id: u64) -> Option<(PeerIndex, Record)> {
+    let records = (0..state.places()).filter_map(|place| Some((place, shared.book.read(place)?)));
+    records.into_iter().find(|(_, record)| record.id == id)
+}

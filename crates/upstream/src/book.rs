@@ -1,0 +1,177 @@
+//! What a zone holds beside a group's balancing state: who stands at which place, and what
+//! requests did there.
+//!
+//! Records are written and read under the lock of the state. Statistics are counted by each worker
+//! in lines of its own and added up by whoever asks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use balance::PeerIndex;
+use system::shared::{View, Zone};
+
+use crate::records::{self, LINES, Line, Record};
+
+system::plain! {
+    struct Head {
+        /// The number of the next peer.
+        next_id: AtomicU64,
+        /// Counts changes of records.
+        version: AtomicU64,
+    }
+}
+
+/// Workers whose statistics are counted apart; further ones share the last row. Fewer in a large
+/// group, whose peers are seldom the same at the same time.
+const fn rows(room: usize) -> usize {
+    if room > 2048 { 4 } else { 32 }
+}
+
+/// Lines of one worker's statistics of one peer.
+const STATS: usize = 2;
+
+/// The book of one group.
+pub(crate) struct Book {
+    view: View<Head, Line>,
+    room: usize,
+}
+
+/// What requests did at a peer, over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Requests that were given to it.
+    pub requests: u64,
+    /// Answers by class, 1xx to 5xx.
+    pub responses: [u64; 5],
+    /// Bytes sent to it and received from it.
+    pub sent: u64,
+    pub received: u64,
+    /// Attempts that failed.
+    pub fails: u64,
+    /// How often its failures took it out.
+    pub unavailable: u64,
+    /// When it was chosen last, in seconds since 1970; 0 for never.
+    pub selected: u64,
+    /// The sums of the milliseconds to the heads and to the ends of its answers.
+    pub header_ms: u64,
+    pub response_ms: u64,
+}
+
+/// What is counted, by its place in a worker's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Requests = 0,
+    /// Of 1xx; those of the other classes follow.
+    Responses = 1,
+    Sent = 6,
+    Received = 7,
+    Fails = 8,
+    Unavailable = 9,
+    HeaderMs = 10,
+    ResponseMs = 11,
+    Selected = 12,
+}
+
+impl Book {
+    /// Bytes of memory for so many peers.
+    pub(crate) fn bytes(room: usize) -> usize {
+        let lines = room * (LINES + rows(room) * STATS);
+        lines * size_of::<Line>() + size_of::<Head>() + 256
+    }
+
+    /// The book in a zone of that many bytes; `None` when it holds something else.
+    pub(crate) fn open(zone: &Arc<Zone>, room: usize) -> Option<Book> {
+        let view = zone.view::<Head, Line>().ok()?;
+        (view.cells().len() >= room * (LINES + rows(room) * STATS)).then_some(Book { view, room })
+    }
+
+    /// A number that no peer of the group had.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.view.header().next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lines(&self, place: PeerIndex) -> &[Line] {
+        let at = place as usize * LINES;
+        match (place as usize) < self.room {
+            true => &self.view.cells()[at..at + LINES],
+            false => &[],
+        }
+    }
+
+    /// Who stands at a place. Under the lock.
+    pub(crate) fn read(&self, place: PeerIndex) -> Option<Record> {
+        records::load(self.lines(place))
+    }
+
+    /// Writes who stands at a place from now on. Under the lock.
+    pub(crate) fn write(&self, place: PeerIndex, record: Record) {
+        let version = self.view.header().version.fetch_add(1, Ordering::Relaxed) + 1;
+        records::store(self.lines(place), &Record { version, ..record });
+    }
+
+    /// Nobody stands at a place any more. Under the lock.
+    pub(crate) fn clear(&self, place: PeerIndex) {
+        records::clear(self.lines(place));
+    }
+
+    fn counts(&self, row: usize, place: PeerIndex) -> impl Iterator<Item = &AtomicU64> {
+        let at =
+            self.room * LINES + (row.min(rows(self.room) - 1) * self.room + place as usize) * STATS;
+        let lines = match (place as usize) < self.room {
+            true => &self.view.cells()[at..at + STATS],
+            false => &[],
+        };
+        lines.iter().flat_map(|line| &line.words)
+    }
+
+    /// Counts for a worker.
+    #[inline]
+    pub(crate) fn add(&self, row: usize, place: PeerIndex, what: Count, offset: usize, by: u64) {
+        if let Some(count) = self.counts(row, place).nth(what as usize + offset) {
+            count.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes the latest moment.
+    #[inline]
+    pub(crate) fn selected(&self, row: usize, place: PeerIndex, seconds: u64) {
+        if let Some(cell) = self.counts(row, place).nth(Count::Selected as usize) {
+            cell.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what was counted for a place: somebody else stands there now.
+    pub(crate) fn forget(&self, place: PeerIndex) {
+        for row in 0..rows(self.room) {
+            self.counts(row, place).for_each(|count| count.store(0, Ordering::Relaxed));
+        }
+    }
+
+    /// The sums for a place.
+    pub(crate) fn statistics(&self, place: PeerIndex) -> Statistics {
+        let mut sums = [0u64; 12];
+        let mut selected = 0;
+        for row in 0..rows(self.room) {
+            for (at, count) in self.counts(row, place).enumerate() {
+                let count = count.load(Ordering::Relaxed);
+                match sums.get_mut(at) {
+                    Some(sum) => *sum += count,
+                    None if at == Count::Selected as usize => selected = count.max(selected),
+                    None => {}
+                }
+            }
+        }
+        let sum = |what: Count| sums[what as usize];
+        Statistics {
+            requests: sum(Count::Requests),
+            responses: [sums[1], sums[2], sums[3], sums[4], sums[5]],
+            sent: sum(Count::Sent),
+            received: sum(Count::Received),
+            fails: sum(Count::Fails),
+            unavailable: sum(Count::Unavailable),
+            selected,
+            header_ms: sum(Count::HeaderMs),
+            response_ms: sum(Count::ResponseMs),
+        }
+    }
+}
