@@ -21,6 +21,7 @@ pub static MODULES: &[&Module] = &[
     // Contents.
     &crate::upstreams::MODULE,
     &crate::proxy::MODULE,
+    &crate::proxy::HEALTH_CHECK,
     &crate::returns::MODULE,
     &crate::pass::MODULE,
     // Loggers.

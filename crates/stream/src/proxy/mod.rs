@@ -5,6 +5,7 @@
 
 mod connect;
 mod directives;
+mod health;
 mod settings;
 mod target;
 mod tcp;
@@ -19,6 +20,7 @@ use crate::module::{Content, Module, Serving};
 use crate::server::ServerBuilder;
 use crate::session::Session;
 
+pub(crate) use health::MODULE as HEALTH_CHECK;
 use settings::Settings;
 use target::Target;
 
@@ -36,7 +38,10 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut ServerBuilder) 
     let settings = Settings::compile(c, scope, builder.settings().tcp_nodelay);
     let Some((source, span)) = scope.local_spanned(&directives::PROXY_PASS) else { return };
     match Target::compile(c, scope, &source) {
-        Ok(target) => builder.content(Proxy { settings: Rc::new(settings), target }),
+        Ok(target) => {
+            health::attach(c, scope, builder, &target);
+            builder.content(Proxy { settings: Rc::new(settings), target });
+        }
         Err(reason) => scope.error(span, reason),
     }
 }

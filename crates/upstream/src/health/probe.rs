@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 
-use net::{Address, Batch, ConnectOptions, Datagrams, Stream};
+use net::{Address, ConnectOptions, Datagrams, Stream};
+use system::datagram::Batch;
 use wire::checks::{Dialogue, Progress, Protocol};
 use wire::http1::{
     ChunkDecoder, ChunkEvent, Field, ParsedResponse, ResponseFraming, ResponseParser, StatusLine,
@@ -113,7 +114,7 @@ async fn packets(
     let socket = socket.map_err(|error| Fault::of("connecting", error.to_string()))?;
     let sent = poll_fn(|cx| socket.poll_send(cx, bytes)).await;
     sent.map_err(|error| Fault::of("sending", session::log::os_text(&error)))?;
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let answered = async {
         loop {
             let received = poll_fn(|cx| socket.poll_receive(cx, &mut batch, 1)).await;
