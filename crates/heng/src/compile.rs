@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use config::{Diagnostic, Scope, Sink, Tree, in_order, refuses};
+use session::access::Clients;
 use session::log::{self, Log, LogFiles};
 use session::zones::Zones;
 use system::driver;
@@ -40,6 +41,8 @@ pub struct Core {
     pub connections: u64,
     pub event_method: driver::Kind,
     pub multi_accept: bool,
+    /// Whose connections are logged in every detail.
+    pub debugged: Vec<Clients>,
 }
 
 /// One configuration, ready to be opened and served. Freed with its generation.
@@ -174,6 +177,7 @@ fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> 
         connections: events.get(&d::WORKER_CONNECTIONS),
         event_method: events.get(&d::USE),
         multi_accept: events.get(&d::MULTI_ACCEPT),
+        debugged: events.all_local(&d::DEBUG_CONNECTION).concat(),
     })
 }
 
@@ -282,7 +286,7 @@ mod tests {
             worker_shutdown_timeout 1s; working_directory /; user root; pid x; lock_file x;
             env A; timer_resolution 1s; pcre_jit on; error_log stderr;
             events { worker_connections 9; use poll; multi_accept on; accept_mutex on;
-                     accept_mutex_delay 1s; }";
+                     accept_mutex_delay 1s; debug_connection 10.0.0.0/8; }";
         let files = MemoryFiles::new().with("/p/x.conf", text);
         let places = Places { prefix: "/p/".into(), configuration: "/p/x.conf".into() };
         let (tree, found) =

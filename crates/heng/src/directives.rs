@@ -3,6 +3,9 @@
 //! `error_log` is declared where logs are (crate `session`); engines declare their own.
 
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, MAIN, Opens, Repeat, read};
+use session::access::Clients;
+use session::network::Network;
+use std::net::ToSocketAddrs;
 use system::driver;
 
 /// Inside `events { }`.
@@ -30,7 +33,14 @@ pub static CORE: &[&dyn AnyDirective] = &[
 
 /// The directives of the event loop.
 pub static EVENTS_DIRECTIVES: &[&dyn AnyDirective] =
-    &[&WORKER_CONNECTIONS, &USE, &MULTI_ACCEPT, &ACCEPT_MUTEX, &ACCEPT_MUTEX_DELAY];
+    &[
+    &WORKER_CONNECTIONS,
+    &USE,
+    &MULTI_ACCEPT,
+    &ACCEPT_MUTEX,
+    &ACCEPT_MUTEX_DELAY,
+    &DEBUG_CONNECTION,
+];
 
 pub static DAEMON: Directive<bool> = Directive::new("daemon", &[MAIN], read::flag)
     .takes(Arity::Flag)
@@ -333,6 +343,35 @@ pub static MULTI_ACCEPT: Directive<bool> = Directive::new("multi_accept", &[EVEN
          looks at its other work.",
     )
     .example("multi_accept on;");
+
+/// The clients, and the words that could not be understood as such.
+pub static DEBUG_CONNECTION: Directive<Vec<Clients>> =
+    Directive::new("debug_connection", &[EVENTS], read_debugged)
+        .many()
+        .syntax("debug_connection ADDRESS | NETWORK | NAME | unix:;")
+        .text(
+            "Logs the connections of some clients in every detail, whatever the level of \
+             `error_log` is: those of an address, of a network, of all addresses that a name has \
+             at the start, or of unix sockets.",
+        )
+        .example("debug_connection 127.0.0.1;");
+
+fn read_debugged(args: &Args<'_>) -> Result<Vec<Clients>, Invalid> {
+    let text = args.str(0);
+    if text == "unix:" {
+        return Ok(vec![Clients::Unix]);
+    }
+    if let Some(parsed) = Network::parse(&text) {
+        if parsed.has_low_bits {
+            let reason = format!("low address bits of {text} are meaningless");
+            args.warn(Invalid::new(reason).at(0));
+        }
+        return Ok(vec![Clients::Network(parsed.network)]);
+    }
+    let unknown = || Invalid::new(format!("host not found in debug_connection \"{text}\"")).at(0);
+    let found = (&*text, 0).to_socket_addrs().map_err(|_| unknown())?;
+    Ok(found.map(|address| Clients::Network(Network::of(address.ip()))).collect())
+}
 
 pub static ACCEPT_MUTEX: Directive<bool> = Directive::new("accept_mutex", &[EVENTS], read::flag)
     .takes(Arity::Flag)

@@ -365,6 +365,7 @@ pub fn serve(
     number: usize,
     workers: usize,
 ) -> io::Result<Vec<Rc<dyn Service>>> {
+    log::debug_clients(&generation.snapshot.core.debugged);
     let core = &generation.snapshot.core;
     let connections = usize::try_from(core.connections).unwrap_or(usize::MAX);
     budget::set_limit(connections);

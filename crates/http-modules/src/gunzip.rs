@@ -12,7 +12,7 @@ use http::{Body, Exchange, Filter, LocationBuilder, Module};
 use session::contexts::{HTTP, LOCATION, SERVER};
 use wire::http1::Known;
 
-use crate::gzip::{Conditions, Varies};
+use crate::gzip::Conditions;
 use crate::output;
 use crate::sub_filter::weaken_etag;
 
@@ -78,7 +78,7 @@ impl Filter for Gunzip {
         {
             return;
         }
-        x.state_or_default::<Varies>();
+        x.varies = true;
         if self.conditions.allow(x) {
             return;
         }

@@ -9,7 +9,8 @@ use session::log::{Bytes, Level};
 use system::opening::{Failure, Kind};
 use wire::http1::{Known, Method};
 
-use crate::gzip::{Conditions, Varies, tells_caches};
+use crate::compress::weight;
+use crate::gzip::{Conditions, tells_caches};
 use crate::{open_files, static_files};
 
 /// The feature.
@@ -48,35 +49,72 @@ pub static GZIP_STATIC: Directive<When> =
         )
         .example("gzip_static on;");
 
-fn read_when(args: &Args<'_>) -> Result<When, Invalid> {
+pub(crate) fn read_when(args: &Args<'_>) -> Result<When, Invalid> {
     read::enumeration(args, &[("off", When::Off), ("on", When::On), ("always", When::Always)])
 }
 
 fn attach(_: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
-    let vary = tells_caches(scope);
-    match scope.get(&GZIP_STATIC) {
-        When::Off => {}
-        When::On => {
-            let conditions = Some(Conditions::compile(scope));
-            builder.content(GzipStatic { conditions, vary });
-        }
-        When::Always => builder.content(GzipStatic { conditions: None, vary }),
-    }
+    let (coding, suffix, vary) = ("gzip", ".gz", tells_caches(scope));
+    let accepted = match scope.get(&GZIP_STATIC) {
+        When::Off => return,
+        When::On => Accepted::If(Conditions::compile(scope)),
+        When::Always => Accepted::Always,
+    };
+    builder.content(Packed { coding, suffix, accepted, vary });
 }
 
-struct GzipStatic {
-    /// None when all clients get the compressed file.
-    conditions: Option<Conditions>,
+/// Attaches what another coding's directive of the kind says.
+pub(crate) fn attach_coding(
+    scope: &Scope<'_>,
+    builder: &mut LocationBuilder,
+    when: When,
+    coding: &'static str,
+    suffix: &'static str,
+) {
+    let accepted = match when {
+        When::Off => return,
+        When::On => Accepted::ByName,
+        When::Always => Accepted::Always,
+    };
+    builder.content(Packed { coding, suffix, accepted, vary: tells_caches(scope) });
+}
+
+/// Serves files that were compressed beforehand.
+struct Packed {
+    coding: &'static str,
+    /// What stands behind the names of the files.
+    suffix: &'static str,
+    accepted: Accepted,
     vary: bool,
 }
 
-impl Content for GzipStatic {
+/// Who gets the compressed file.
+enum Accepted {
+    /// All.
+    Always,
+    /// Those who accept the coding.
+    ByName,
+    /// Those who accept it, on the conditions of `gzip`.
+    If(Conditions),
+}
+
+impl Accepted {
+    fn by(&self, x: &Exchange, coding: &str) -> bool {
+        match self {
+            Accepted::Always => true,
+            Accepted::ByName => x.is_main() && weight(x, coding) > 0,
+            Accepted::If(conditions) => conditions.allow(x),
+        }
+    }
+}
+
+impl Content for Packed {
     fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
         Step::Now(self.serve(x))
     }
 }
 
-impl GzipStatic {
+impl Packed {
     fn serve(&self, x: &mut Exchange) -> Verdict {
         if !matches!(x.request.method, Method::Get | Method::Head)
             || x.text(x.request.uri).ends_with(b"/")
@@ -84,7 +122,7 @@ impl GzipStatic {
         {
             return Verdict::Next;
         }
-        let allowed = self.conditions.as_ref().is_none_or(|conditions| conditions.allow(x));
+        let allowed = self.accepted.by(x, self.coding);
         if !allowed && !self.vary {
             return Verdict::Next;
         }
@@ -94,7 +132,7 @@ impl GzipStatic {
         }
         let mark = x.arena.mark();
         x.arena.copy(plain);
-        x.arena.push(b".gz");
+        x.arena.push(self.suffix.as_bytes());
         let path = x.arena.since(mark);
         let opened = match open_files::open(x, path) {
             Ok(opened) => opened,
@@ -108,9 +146,7 @@ impl GzipStatic {
                 return Verdict::Next;
             }
         };
-        if self.conditions.is_some() {
-            x.state_or_default::<Varies>();
-        }
+        x.varies |= !matches!(self.accepted, Accepted::Always);
         match opened.about.kind {
             _ if !allowed => return Verdict::Next,
             Kind::File => {}
@@ -122,7 +158,7 @@ impl GzipStatic {
             }
         }
         static_files::respond(x, opened);
-        let coding = x.arena.push(b"gzip");
+        let coding = x.arena.push(self.coding.as_bytes());
         x.response.headers.push_known(Known::ContentEncoding, coding);
         Verdict::Answer
     }

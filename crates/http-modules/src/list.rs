@@ -38,10 +38,13 @@ pub static MODULES: &[&Module] = &[
     &crate::proxy::MODULE,
     &crate::proxy::HEALTH_CHECK,
     &crate::empty_gif::MODULE,
+    &crate::dav::MODULE,
     &crate::stub_status::MODULE,
     &crate::random_index::MODULE,
     &crate::index::MODULE,
     &crate::autoindex::MODULE,
+    &crate::zstd::MODULE,
+    &crate::brotli::MODULE,
     &crate::gzip_static::MODULE,
     &crate::static_files::MODULE,
     // Filters: conditions and fields, then what changes the body, then ranges of it, and last

@@ -6,15 +6,15 @@ use std::rc::Rc;
 
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, Span as Place, read};
 use http::compile::Compiler;
+use http::files::{LinkRules, way};
 use http::{Exchange, LocationBuilder, Module};
 use rustix::fs::Advice;
 use session::contexts::{HTTP, LOCATION, SERVER};
 use session::log::{Bytes, Level};
 use session::open_files::{Limits, OpenFiles, Opened, Policy, open_uncached, read_limits};
 use session::text::Span;
-use session::variables::Template;
 use system::errno::Errno;
-use system::opening::{About, Failure, Kind, Links, Purpose, Way};
+use system::opening::{self, About, Failure, Kind, Links, Purpose};
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -152,10 +152,8 @@ fn read_links(args: &Args<'_>) -> Result<LinksLine, Invalid> {
     Ok(LinksLine { links, from })
 }
 
-/// What differs from opening files plainly; locations without such directives have none.
+/// What differs from opening files plainly, besides links; locations without have none.
 struct Rules {
-    links: Links,
-    from: Option<Template>,
     cache: Option<(Rc<OpenFiles>, Policy)>,
     read_ahead: bool,
 }
@@ -166,7 +164,10 @@ struct Caches(HashMap<Option<Place>, Rc<OpenFiles>>);
 
 fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
     let LinksLine { links, from } = scope.get(&DISABLE_SYMLINKS);
-    let from = from.map(|from| c.template(&from));
+    if links != Links::Any {
+        let from = from.map(|from| c.template(&from));
+        builder.keep(LinkRules { links, from });
+    }
     let (limits, place) = scope.get_spanned(&OPEN_FILE_CACHE);
     let policy = Policy {
         valid_ms: scope.get(&OPEN_FILE_CACHE_VALID).saturating_mul(1000),
@@ -181,8 +182,8 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
         (cache.clone(), policy)
     });
     let read_ahead = scope.get(&READ_AHEAD) > 0;
-    if links != Links::Any || cache.is_some() || read_ahead {
-        builder.keep(Rules { links, from, cache, read_ahead });
+    if cache.is_some() || read_ahead {
+        builder.keep(Rules { cache, read_ahead });
     }
 }
 
@@ -191,13 +192,11 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
 /// # Errors
 /// Why not; `ELOOP` stands for a forbidden link at the end of the path.
 pub(crate) fn open(x: &mut Exchange, path: Span) -> Result<Opened, Failure> {
-    if x.location.kept::<Rules>().is_none() {
-        return open_uncached(x.text(path), Way::default(), Purpose::Read);
-    }
-    let location = x.location.clone();
-    let Some(rules) = location.kept::<Rules>() else { return Err(NOTHING) };
-    let way = rules.way(x, path);
+    let way = way(x, path);
     let text = x.text(path);
+    let Some(rules) = x.location.kept::<Rules>() else {
+        return open_uncached(text, way, Purpose::Read);
+    };
     let opened = match &rules.cache {
         Some((cache, policy)) => cache.open(text, way, *policy),
         None => open_uncached(text, way, Purpose::Read),
@@ -213,36 +212,12 @@ pub(crate) fn open(x: &mut Exchange, path: Span) -> Result<Opened, Failure> {
 /// # Errors
 /// As [`open`].
 pub(crate) fn look(x: &mut Exchange, path: Span) -> Result<About, Failure> {
-    let location = x.location.clone();
-    let Some(rules) = location.kept::<Rules>() else {
-        return system::opening::look(x.text(path), Way::default());
-    };
-    let way = rules.way(x, path);
-    match &rules.cache {
-        Some((cache, policy)) => cache.open(x.text(path), way, *policy).map(|opened| opened.about),
-        None => system::opening::look(x.text(path), way),
-    }
-}
-
-const NOTHING: Failure = Failure { call: "open()", code: rustix::io::Errno::NOENT };
-
-impl Rules {
-    fn way(&self, x: &mut Exchange, path: Span) -> Way {
-        let whole = Way { links: self.links, trusted: 0 };
-        let Some(from) = &self.from else { return whole };
-        let from = from.value(x);
-        trust(whole, x.text(from), x.text(path))
-    }
-}
-
-/// Trusts the links in `from` when `path` begins with it, and all of them when it is the path.
-fn trust(way: Way, from: &[u8], path: &[u8]) -> Way {
-    let Some(rest) = path.strip_prefix(from).filter(|_| !from.is_empty()) else { return way };
-    match (rest.first(), from.last()) {
-        (None, _) => Way::default(),
-        (Some(b'/'), _) => Way { trusted: from.len(), ..way },
-        (_, Some(b'/')) => Way { trusted: from.len() - 1, ..way },
-        _ => way,
+    let way = way(x, path);
+    match x.location.kept::<Rules>() {
+        Some(Rules { cache: Some((cache, policy)), .. }) => {
+            cache.open(x.text(path), way, *policy).map(|opened| opened.about)
+        }
+        _ => opening::look(x.text(path), way),
     }
 }
 
@@ -284,20 +259,5 @@ mod tests {
         );
         check("yes", Err("invalid parameter \"yes\""));
         check("on from=$", Err("invalid variable name"));
-    }
-
-    #[test]
-    fn what_is_trusted() {
-        let way = Way { links: Links::None, trusted: 0 };
-        let check = |from: &str, expected: Way| {
-            assert_eq!(trust(way, from.as_bytes(), b"/var/www/a"), expected, "{from}");
-        };
-        check("", way);
-        check("/var", Way { trusted: 4, ..way });
-        check("/var/", Way { trusted: 4, ..way });
-        check("/va", way);
-        check("/var/www/a", Way::default());
-        check("/var/www/a/", way);
-        check("/", Way { trusted: 0, ..way });
     }
 }

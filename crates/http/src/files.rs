@@ -4,6 +4,40 @@ use crate::exchange::Exchange;
 use crate::settings::Alias;
 use session::log::{Bytes, Level};
 use session::text::Span;
+use session::variables::Template;
+use system::opening::{Links, Way};
+
+/// Through which links files of a location are reached; locations without have none.
+pub struct LinkRules {
+    /// What is allowed.
+    pub links: Links,
+    /// The part of a path whose links are trusted.
+    pub from: Option<Template>,
+}
+
+/// The way to the file at `path` in the current location.
+pub fn way(x: &mut Exchange, path: Span) -> Way {
+    if x.location.kept::<LinkRules>().is_none() {
+        return Way::default();
+    }
+    let location = x.location.clone();
+    let Some(rules) = location.kept::<LinkRules>() else { return Way::default() };
+    let whole = Way { links: rules.links, trusted: 0 };
+    let Some(from) = &rules.from else { return whole };
+    let from = from.value(x);
+    trust(whole, x.text(from), x.text(path))
+}
+
+/// Trusts the links in `from` when `path` begins with it, and all of them when it is the path.
+fn trust(way: Way, from: &[u8], path: &[u8]) -> Way {
+    let Some(rest) = path.strip_prefix(from).filter(|_| !from.is_empty()) else { return way };
+    match (rest.first(), from.last()) {
+        (None, _) => Way::default(),
+        (Some(b'/'), _) => Way { trusted: from.len(), ..way },
+        (_, Some(b'/')) => Way { trusted: from.len() - 1, ..way },
+        _ => way,
+    }
+}
 
 /// The path of the file that the URI names (`$request_filename`).
 pub fn path(x: &mut Exchange) -> Span {
@@ -45,4 +79,24 @@ pub fn is_astray(x: &Exchange) -> bool {
 pub fn root(x: &mut Exchange) -> Span {
     let location = x.location.clone();
     location.settings.root.value(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trusted() {
+        let way = Way { links: Links::None, trusted: 0 };
+        let check = |from: &str, expected: Way| {
+            assert_eq!(trust(way, from.as_bytes(), b"/var/www/a"), expected, "{from}");
+        };
+        check("", way);
+        check("/var", Way { trusted: 4, ..way });
+        check("/var/", Way { trusted: 4, ..way });
+        check("/va", way);
+        check("/var/www/a", Way::default());
+        check("/var/www/a/", way);
+        check("/", Way { trusted: 0, ..way });
+    }
 }

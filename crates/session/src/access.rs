@@ -44,6 +44,18 @@ pub enum Clients {
     Network(Network),
 }
 
+impl Clients {
+    /// Whether a client is one of them; `None` is one of a unix socket.
+    pub fn include(&self, client: Option<IpAddr>) -> bool {
+        match (self, client) {
+            (Clients::All, _) => true,
+            (Clients::Unix, client) => client.is_none(),
+            (Clients::Network(network), Some(client)) => network.has(client),
+            (Clients::Network(_), None) => false,
+        }
+    }
+}
+
 fn read_clients(args: &Args<'_>) -> Result<Clients, Invalid> {
     let text = args.str(0);
     match &*text {
@@ -94,13 +106,7 @@ impl Rules {
 
     /// What they say about a client; `None` is one of a unix socket.
     pub fn ask(&self, client: Option<IpAddr>) -> Opinion {
-        let is_about = |clients: &Clients| match (clients, client) {
-            (Clients::All, _) => true,
-            (Clients::Unix, client) => client.is_none(),
-            (Clients::Network(network), Some(client)) => network.has(client),
-            (Clients::Network(_), None) => false,
-        };
-        let found = self.0.iter().find(|(clients, _)| is_about(clients));
+        let found = self.0.iter().find(|(clients, _)| clients.include(client));
         found.map_or(Opinion::Silent, |(_, opinion)| *opinion)
     }
 }

@@ -11,24 +11,23 @@ mod escape;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fmt;
-use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
 use config::{Part, Scope};
 use system::errno::Errno;
-use system::file::open_append;
+use system::file::append;
 use system::identity::identity;
+use system::opening::{Kind, Purpose, Way, look};
 
 use crate::contexts::HTTP;
 use crate::log::{Bytes, Level, LogFile, LogFiles, Syslog, SyslogText};
+use crate::open_files::{OpenFiles, Opened, Policy, open_uncached};
 use crate::text::Span;
 use crate::variables::{Segment, Subject, Template, Variables};
 
-pub use directives::{ACCESS_LOG, AccessLogLine, DIRECTIVES, FormatLine, LOG_FORMAT, PathText};
+pub use directives::{ACCESS_LOG, AccessLogLine, DIRECTIVES, FormatLine, LOG_FORMAT, OPEN_LOG_FILE_CACHE, PathText};
 pub use escape::Escape;
 
 /// The format that exists without being defined.
@@ -41,6 +40,11 @@ pub trait Logged: Subject {
     /// The directory that must exist before a log whose path has variables is written: the root
     /// of the request, so that made-up host names create no files. `None` when any will do.
     fn log_root(&mut self) -> Option<Span>;
+
+    /// Through which links the file at `path` may be reached.
+    fn log_way(&mut self, _path: Span) -> Way {
+        Way::default()
+    }
 
     /// Writes to the error log, with ` while logging request` and the conversation's context.
     fn log_failure(&mut self, level: Level, errno: Errno, message: fmt::Arguments<'_>);
@@ -60,8 +64,8 @@ struct AccessLog {
 
 enum Target {
     File(Rc<LogFile>),
-    /// A path with variables: opened for each line.
-    Path(Template),
+    /// A path with variables: opened for each line, or taken from a cache.
+    Path(Template, Option<(Rc<OpenFiles>, Policy)>),
     Syslog(Syslog),
 }
 
@@ -104,12 +108,12 @@ impl AccessLog {
                 line.push(b'\n');
             }),
             Target::Syslog(syslog) => syslog.send_line(|line| self.format.append(x, line)),
-            Target::Path(path) => {
+            Target::Path(path, cache) => {
                 let mut line = LINE.take();
                 line.clear();
                 self.format.append(x, &mut line);
                 line.push(b'\n');
-                write_below_root(path, &line, x);
+                write_below_root(path, cache.as_ref(), &line, x);
                 LINE.set(line);
             }
         }
@@ -117,36 +121,49 @@ impl AccessLog {
 }
 
 /// Writes a line to a file whose path has variables.
-fn write_below_root<X: Logged>(path: &Template, line: &[u8], x: &mut X) {
-    if let Some(root) = x.log_root()
-        && let Err(error) = test_directory(as_path(x.arena().text(root)))
-    {
-        let shown = x.arena().text(root).to_vec();
-        let message = format_args!("testing \"{}\" existence failed", Bytes(&shown));
-        x.log_failure(Level::Error, error, message);
-        return;
+fn write_below_root<X: Logged>(
+    path: &Template,
+    cache: Option<&(Rc<OpenFiles>, Policy)>,
+    line: &[u8],
+    x: &mut X,
+) {
+    if let Some(root) = x.log_root() {
+        let way = x.log_way(root);
+        if let Err(error) = test_directory(x.arena().text(root), way) {
+            let shown = x.arena().text(root).to_vec();
+            let message = format_args!("testing \"{}\" existence failed", Bytes(&shown));
+            x.log_failure(Level::Error, error, message);
+            return;
+        }
     }
     let path = path.value(x);
-    let failed = match open_append(as_path(x.arena().text(path)), 0o644) {
-        Ok(file) => (&file).write_all(line).err().map(|error| ("write() to", Level::Alert, error)),
-        Err(error) => Some(("open()", Level::Crit, error)),
+    let way = x.log_way(path);
+    let text = x.arena().text(path);
+    let opened = match cache {
+        Some((cache, policy)) => cache.open(text, way, *policy),
+        None => open_uncached(text, way, Purpose::Append),
     };
-    if let Some((call, level, error)) = failed {
+    let failed = match opened {
+        Ok(Opened { file: Some(file), .. }) => append(&file, line)
+            .err()
+            .map(|error| ("write() to", Level::Alert, Errno::from(error))),
+        Ok(Opened { file: None, .. }) => Some(("open()", Level::Crit, IS_A_DIRECTORY)),
+        Err(failure) => Some((failure.call, Level::Crit, Errno::from(failure.code))),
+    };
+    if let Some((call, level, errno)) = failed {
         let shown = x.arena().text(path).to_vec();
         let message = format_args!("{call} \"{}\" failed", Bytes(&shown));
-        x.log_failure(level, Errno::from(error), message);
+        x.log_failure(level, errno, message);
     }
 }
 
-fn as_path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
-}
+const NOT_A_DIRECTORY: Errno = Errno(20);
+const IS_A_DIRECTORY: Errno = Errno(21);
 
-fn test_directory(path: &Path) -> Result<(), Errno> {
-    const NOT_A_DIRECTORY: Errno = Errno(20);
-    match std::fs::metadata(path)?.is_dir() {
-        true => Ok(()),
-        false => Err(NOT_A_DIRECTORY),
+fn test_directory(path: &[u8], way: Way) -> Result<(), Errno> {
+    match look(path, way).map_err(|failure| Errno::from(failure.code))?.kind {
+        Kind::Folder => Ok(()),
+        _ => Err(NOT_A_DIRECTORY),
     }
 }
 
@@ -172,8 +189,10 @@ pub struct Formats {
 struct State {
     /// Formats in use, by name.
     formats: HashMap<String, Rc<Format>>,
-    /// Levels by the place of their first line; the default has none.
-    levels: HashMap<Option<config::Span>, Rc<AccessLogs>>,
+    /// Levels by the places of their first line and of their cache; defaults have none.
+    levels: HashMap<[Option<config::Span>; 2], Rc<AccessLogs>>,
+    /// Caches of files whose paths have variables, by the place of their line.
+    caches: HashMap<Option<config::Span>, Rc<OpenFiles>>,
 }
 
 impl Formats {
@@ -219,13 +238,19 @@ impl Formats {
         if lines.is_empty() && self.is_http {
             lines.extend(ACCESS_LOG.default_value().map(|line| (line, None)));
         }
-        let place = lines.first().and_then(|(_, span)| *span);
+        let (cache, cached) = scope.get_spanned(&OPEN_LOG_FILE_CACHE);
+        let place = [lines.first().and_then(|(_, span)| *span), cached];
+        let cache = cache.map(|(limits, policy)| {
+            let caches = &mut self.state.borrow_mut().caches;
+            let cache = caches.entry(cached).or_insert_with(|| Rc::new(OpenFiles::new(limits)));
+            (cache.clone(), policy)
+        });
         if let Some(logs) = self.state.borrow().levels.get(&place) {
             return logs.clone();
         }
         let off = lines.iter().any(|(line, _)| matches!(line, AccessLogLine::Off));
         let logs = lines.iter().filter_map(|(line, span)| {
-            self.log(line, files, variables).unwrap_or_else(|why| {
+            self.log(line, cache.as_ref(), files, variables).unwrap_or_else(|why| {
                 scope.error(*span, why);
                 None
             })
@@ -242,6 +267,7 @@ impl Formats {
     fn log<X: Subject>(
         &self,
         line: &AccessLogLine,
+        cache: Option<&(Rc<OpenFiles>, Policy)>,
         files: &LogFiles,
         variables: &mut Variables<X>,
     ) -> Result<Option<AccessLog>, String> {
@@ -251,7 +277,9 @@ impl Formats {
         let format = self.format(format, variables)?;
         let target = match path {
             PathText::Syslog(about) => Target::Syslog(syslog(about)),
-            PathText::Template(path) => Target::Path(absolute(path, files, variables)),
+            PathText::Template(path) => {
+                Target::Path(absolute(path, files, variables), cache.cloned())
+            }
             PathText::File(path) => {
                 let file = files.file(path);
                 if let Some(buffering) = buffering {

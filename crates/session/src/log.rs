@@ -10,8 +10,10 @@
 //! Unlike nginx's it never holds a control character: those become `\x1B`, so that no client can
 //! forge a line or steer the terminal of whoever reads it.
 
+mod debug;
 mod directive;
 mod file;
+mod packed;
 mod pending;
 mod syslog;
 
@@ -26,6 +28,7 @@ use system::errno::Errno;
 use system::process::redirect_stderr;
 
 pub use config::Level;
+pub use debug::{debug_clients, is_debugged};
 pub use directive::{DIRECTIVES, ERROR_LOG, ErrorLog, TargetText, compile, compile_main};
 pub use file::{Buffering, LogFile, LogFiles, OpenError};
 pub use pending::{flush_all, flush_pending, flusher};
@@ -86,6 +89,15 @@ struct Inner {
     /// The most talkative level of any target.
     threshold: Level,
     targets: Vec<Target>,
+}
+
+/// Which targets get a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Those that want lines of its level.
+    Wanted,
+    /// All.
+    Everywhere,
 }
 
 /// One `error_log`.
@@ -158,7 +170,21 @@ impl Log {
         message: fmt::Arguments<'_>,
         context: &dyn Fn(&mut Vec<u8>),
     ) {
-        self.line(level, None, connection, message, context);
+        if self.enabled(level) {
+            self.line(level, None, connection, message, context, Reach::Wanted);
+        }
+    }
+
+    /// As [`Log::write`], to all targets whatever levels they want: for connections that are
+    /// logged in every detail.
+    pub fn write_everywhere(
+        &self,
+        level: Level,
+        connection: Option<u64>,
+        message: fmt::Arguments<'_>,
+        context: &dyn Fn(&mut Vec<u8>),
+    ) {
+        self.line(level, None, connection, message, context, Reach::Everywhere);
     }
 
     /// As [`Log::write`], with ` (111: Connection refused)` between message and context. A
@@ -171,7 +197,9 @@ impl Log {
         message: fmt::Arguments<'_>,
         context: &dyn Fn(&mut Vec<u8>),
     ) {
-        self.line(level, Some(errno), connection, message, context);
+        if self.enabled(level) {
+            self.line(level, Some(errno), connection, message, context, Reach::Wanted);
+        }
     }
 
     fn line(
@@ -181,10 +209,8 @@ impl Log {
         connection: Option<u64>,
         message: fmt::Arguments<'_>,
         context: &dyn Fn(&mut Vec<u8>),
+        reach: Reach,
     ) {
-        if !self.enabled(level) {
-            return;
-        }
         // Taken, not borrowed: a context that logs by itself finds an empty vector.
         let mut line = LINE.take();
         line.clear();
@@ -204,13 +230,15 @@ impl Log {
         replace_controls(&mut line, message_at);
         line.truncate(LINE_LIMIT - 1);
         line.push(b'\n');
-        self.hand_out(level, &line, message_at);
+        self.hand_out(level, &line, message_at, reach);
         LINE.set(line);
     }
 
-    fn hand_out(&self, level: Level, line: &[u8], message_at: usize) {
+    fn hand_out(&self, level: Level, line: &[u8], message_at: usize, reach: Reach) {
         let mut on_stderr = false;
-        for target in self.inner.targets.iter().filter(|target| level <= target.level) {
+        let wanted =
+            |target: &&Target| reach == Reach::Everywhere || level <= target.level;
+        for target in self.inner.targets.iter().filter(wanted) {
             match &target.sink {
                 Sink::File(file) => {
                     file.append(line);

@@ -234,9 +234,13 @@ impl Slot {
             }
             Found::File { about: old, file } => {
                 if let Some(file) = file.get() {
-                    let about = look(path, way)?;
-                    if about.id == old.id {
-                        return Ok(Opened { file: Some(file), about });
+                    match look(path, way) {
+                        Ok(about) if about.id == old.id => {
+                            return Ok(Opened { file: Some(file), about });
+                        }
+                        Err(failure) if policy.purpose == Purpose::Read => return Err(failure),
+                        // A log that was moved away is created anew.
+                        _ => {}
                     }
                 }
             }

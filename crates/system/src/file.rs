@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -11,6 +12,20 @@ use rustix::fs::FlockOperation;
 /// several processes do not mix (`O_APPEND`).
 pub fn open_append(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(mode).open(path)
+}
+
+/// Writes all of `bytes` to a file that was opened for appending.
+///
+/// # Errors
+/// As `write(2)`; `WriteZero` when nothing is taken.
+pub fn append(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::retry_on_intr(|| rustix::io::write(file, bytes))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
 }
 
 /// Opens a file anew: created with `mode` when absent, emptied when present.

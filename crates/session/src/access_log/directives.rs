@@ -7,10 +7,11 @@ use config::{AnyDirective, Args, Arity, Directive, Invalid, Part, read};
 use super::{COMBINED, Escape};
 use crate::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER, STREAM, STREAM_SERVER};
 use crate::log::{Buffering, SyslogText, TargetText};
-use system::identity::identity;
+use crate::open_files::{Limits, Policy, read_limits};
+use system::opening::Purpose;
 
 /// This module's directives.
-pub static DIRECTIVES: &[&dyn AnyDirective] = &[&LOG_FORMAT, &ACCESS_LOG];
+pub static DIRECTIVES: &[&dyn AnyDirective] = &[&LOG_FORMAT, &ACCESS_LOG, &OPEN_LOG_FILE_CACHE];
 
 /// `log_format`, see [`FormatLine`].
 pub static LOG_FORMAT: Directive<FormatLine> =
@@ -38,7 +39,7 @@ pub static ACCESS_LOG: Directive<AccessLogLine> = Directive::new(
 .many()
 .default("logs/access.log combined")
 .syntax(
-    "access_log PATH [FORMAT [buffer=SIZE] [flush=TIME] [if=CONDITION]];\n\
+    "access_log PATH [FORMAT [buffer=SIZE] [gzip[=LEVEL]] [flush=TIME] [if=CONDITION]];\n\
      access_log syslog:server=ADDRESS[,PARAMETER=VALUE...] [FORMAT [if=CONDITION]];\n\
      access_log off;",
 )
@@ -48,12 +49,47 @@ pub static ACCESS_LOG: Directive<AccessLogLine> = Directive::new(
      this directive nothing is written. Several lines at the same level of the configuration all apply; lines of an \
      inner block replace those of the outer one, and `off` at a level drops all of them. With \
      buffer, lines are collected and written when SIZE is reached, when they are older than the \
-     time of flush, when logs are reopened and when a worker exits. With if, the request is \
+     time of flush, when logs are reopened and when a worker exits. With gzip, what is written \
+     together is compressed at LEVEL (1 to 9, 1 without one), and the buffer has 64k unless it is \
+     given. With if, the request is \
      logged unless CONDITION is empty or 0. A relative PATH starts at the prefix (-p). A PATH \
      with variables is opened for each line, provided that the root directory of the request \
      exists; such logs cannot be buffered. `syslog:` is as in error_log, with a severity (info).",
 )
 .example("access_log logs/access.log combined buffer=32k flush=5s;");
+
+/// `open_log_file_cache`: how much is kept, and how it is treated.
+pub static OPEN_LOG_FILE_CACHE: Directive<Option<(Limits, Policy)>> = Directive::new(
+    "open_log_file_cache",
+    &[HTTP, SERVER, LOCATION, STREAM, STREAM_SERVER],
+    open_log_file_cache,
+)
+.takes(Arity::Between(1, 4))
+.default("off")
+.syntax(
+    "open_log_file_cache off;\n\
+     open_log_file_cache max=N [inactive=TIME] [min_uses=N] [valid=TIME];",
+)
+.text(
+    "Keeps up to N access logs open whose paths have variables. A log that was not used for the \
+     time of inactive (10 seconds) is closed; one stays open when it was used min_uses times (1) \
+     meanwhile. After the time of valid (60 seconds) it is looked whether the path still leads to \
+     the same file.",
+)
+.example("open_log_file_cache max=1000 inactive=20s min_uses=2 valid=1m;");
+
+fn open_log_file_cache(args: &Args<'_>) -> Result<Option<(Limits, Policy)>, Invalid> {
+    let mut policy =
+        Policy { valid_ms: 60_000, min_uses: 1, errors: false, purpose: Purpose::Append };
+    let limits = read_limits(args, "open_log_file_cache", 10, |word| {
+        if let Some(digits) = word.strip_prefix(b"min_uses=") {
+            return read::parse_number(digits).map(|uses| policy.min_uses = uses).is_some();
+        }
+        let time = word.strip_prefix(b"valid=").and_then(read::parse_time_s);
+        time.map(|time| policy.valid_ms = time.saturating_mul(1000)).is_some()
+    })?;
+    Ok(limits.map(|limits| (limits, policy)))
+}
 
 /// One `log_format` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +215,7 @@ fn access_log_line(args: &Args<'_>) -> Result<AccessLogLine, Invalid> {
     let path = path(args)?;
     let format = if args.len() > 1 { args.str(1).into_owned() } else { COMBINED.to_owned() };
     let (mut size, mut flush_ms, mut condition) = (None, None, None);
+    let mut gzip = None;
     for at in 2..args.len() {
         let word = args.word(at).bytes();
         let wrong = |what: &str, value: &[u8]| {
@@ -195,16 +232,26 @@ fn access_log_line(args: &Args<'_>) -> Result<AccessLogLine, Invalid> {
             let template = config::Template::parse(value);
             condition = Some(template.map_err(|why| Invalid::new(why).at(at))?);
         } else if word == b"gzip" || word.starts_with(b"gzip=") {
-            let program = identity().program;
-            return Err(Invalid::new(format!("{program} was built without zlib support")).at(at));
+            let level = match word.strip_prefix(b"gzip=") {
+                None => 1,
+                Some(value) => read::parse_number(value)
+                    .filter(|level| (1..=9).contains(level))
+                    .ok_or_else(|| wrong("compression level", value))?,
+            };
+            size = size.or(Some(GZIP_BUFFER));
+            gzip = Some(level as u8);
         } else {
             return Err(invalid(at));
         }
     }
     let shown = args.str(0).into_owned();
     let buffering = buffering(&path, &shown, size, flush_ms)?;
+    let buffering = buffering.map(|buffering| Buffering { gzip, ..buffering });
     Ok(AccessLogLine::On { path, shown, format, buffering, condition })
 }
+
+/// The buffer of a compressed log that names none.
+const GZIP_BUFFER: u64 = 64 << 10;
 
 fn path(args: &Args<'_>) -> Result<PathText, Invalid> {
     let at_path = |why: String| Invalid::new(why).at(0);
@@ -242,7 +289,7 @@ fn buffering(
         PathText::Syslog(_) => refuse("logs to syslog cannot be buffered"),
         PathText::File(_) => {
             let size = usize::try_from(size).unwrap_or(usize::MAX);
-            Ok(Some(Buffering { size, flush_ms }))
+            Ok(Some(Buffering { size, flush_ms, gzip: None }))
         }
     }
 }
@@ -321,7 +368,12 @@ mod tests {
         check("", "invalid number of arguments in \"access_log\" directive");
         check("a combined foo", "invalid parameter \"foo\"");
         check("a combined gzipx", "invalid parameter \"gzipx\"");
-        check("a combined gzip=4", "heng was built without zlib support");
+        check("a combined gzip=0", "invalid compression level \"0\"");
+        check("a combined gzip=10", "invalid compression level \"10\"");
+        check("a combined gzip", "a combined Some((65536, None)) None");
+        check("a combined gzip=4 flush=1s", "a combined Some((65536, Some(1000))) None");
+        check("a combined buffer=2k gzip=4", "a combined Some((2048, None)) None");
+        check("$a combined gzip", "buffered logs cannot have variables in name");
         check("a combined buffer=0", "invalid buffer size \"0\"");
         check("a combined buffer=x", "invalid buffer size \"x\"");
         check("a combined buffer=", "invalid buffer size \"\"");

@@ -6,6 +6,7 @@ use crate::regex::Captures;
 use crate::text::Arena;
 use crate::variables::{Builtin, Cells};
 use config::{AnyDirective, Arity, Context, Directive, MAIN, Opens};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// A conversation whose variables are fixed texts.

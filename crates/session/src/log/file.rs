@@ -32,6 +32,8 @@ pub struct Buffering {
     pub size: usize,
     /// Milliseconds after which they are written anyway.
     pub flush_ms: Option<u64>,
+    /// The level at which what is written together is compressed.
+    pub gzip: Option<u8>,
 }
 
 /// A log file, open or not yet.
@@ -147,7 +149,7 @@ impl LogFile {
             return start == 0;
         }
         if start > 0 {
-            self.report(self.write(&waiting[..start]));
+            self.report(self.write_lines(&waiting[..start]));
             waiting.drain(..start);
         }
         if waiting.len() > size {
@@ -166,8 +168,25 @@ impl LogFile {
 
     fn write_out(&self, waiting: &mut Vec<u8>) {
         if !waiting.is_empty() {
-            self.report(self.write(waiting));
+            self.report(self.write_lines(waiting));
             waiting.clear();
+        }
+    }
+
+    /// Writes lines of the access log, compressed where its buffer says so.
+    fn write_lines(&self, lines: &[u8]) -> io::Result<()> {
+        match self.buffering.get().and_then(|buffering| buffering.gzip) {
+            None => self.write(lines),
+            Some(level) => self.write_whole(&super::packed::gzip(lines, level)?),
+        }
+    }
+
+    /// Writes what must not be cut, with one call where the file takes it.
+    fn write_whole(&self, bytes: &[u8]) -> io::Result<()> {
+        match &*self.handle.borrow() {
+            None => Ok(()),
+            Some(Handle::Stderr) => io::stderr().write_all(bytes),
+            Some(Handle::Open { file, .. }) => (&*file).write_all(bytes),
         }
     }
 
@@ -208,7 +227,7 @@ impl Drop for LogFile {
         let waiting = self.waiting.take();
         if !waiting.is_empty() {
             // Not reported: the process's log may be going away at this moment too.
-            let _ = self.write(&waiting);
+            let _ = self.write_lines(&waiting);
         }
     }
 }

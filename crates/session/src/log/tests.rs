@@ -386,7 +386,7 @@ fn lines_of_one_turn_are_written_together_when_it_ends() {
 fn buffers_are_written_when_full_or_old() {
     let scratch = Scratch::new("buffer");
     let path = scratch.path("a.log");
-    let file = opened(&scratch, Some(Buffering { size: 16, flush_ms: Some(20) }));
+    let file = opened(&scratch, Some(Buffering { size: 16, flush_ms: Some(20), gzip: None }));
     let size = || fs::metadata(&path).unwrap().len();
     let add = |bytes: usize| file.add_line(|out| out.resize(out.len() + bytes, b'\n'));
     with_flusher(async {
@@ -421,8 +421,8 @@ fn buffers_are_written_when_full_or_old() {
 fn a_buffer_without_a_time_waits_for_the_end() {
     let scratch = Scratch::new("patient");
     let path = scratch.path("a.log");
-    let file = opened(&scratch, Some(Buffering { size: 100, flush_ms: None }));
-    let conflict = Buffering { size: 101, flush_ms: None };
+    let file = opened(&scratch, Some(Buffering { size: 100, flush_ms: None, gzip: None }));
+    let conflict = Buffering { size: 101, flush_ms: None, gzip: None };
     assert!(file.set_buffering(conflict).is_err());
     with_flusher(async {
         for _ in 0..10 {
