@@ -15,7 +15,10 @@ pub fn text(shown: Shown) -> String {
     }
     if shown.configure {
         text.push_str(&format!(
-            "built with Rust, without TLS\nconfigure arguments: {}\n",
+            "built with Rust\n\
+             built with rustls; what is negotiated and verified has the names that it \
+             has with OpenSSL 3.0.0\n\
+             TLS SNI support enabled\nconfigure arguments: {}\n",
             configure_arguments().join(" ")
         ));
     }

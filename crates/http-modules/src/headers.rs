@@ -181,8 +181,11 @@ impl Added {
     }
 }
 
+/// Whether a text would begin a line of its own. A line feed with a tab behind it only goes on
+/// with the field; `$ssl_client_cert` has such.
 fn has_break(text: &[u8]) -> bool {
-    memchr::memchr2(b'\r', b'\n', text).is_some()
+    let folds = |at: usize| text[at] == b'\n' && text.get(at + 1) == Some(&b'\t');
+    memchr::memchr2_iter(b'\r', b'\n', text).any(|at| !folds(at))
 }
 
 /// True for the statuses that get fields without being asked twice.

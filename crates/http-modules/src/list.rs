@@ -9,6 +9,8 @@ use http::Module;
 
 /// Every HTTP feature.
 pub static MODULES: &[&Module] = &[
+    // What connections speak.
+    &crate::ssl::MODULE,
     // Variables.
     &crate::map::MODULE,
     &crate::geo::MODULE,

@@ -37,7 +37,7 @@ const DRAINED_MS: u64 = 1000;
 
 /// Serves one request of a connection.
 pub(crate) async fn request(connection: &Rc<Connection>) -> After {
-    let Some(site) = connection.served.sites.default_site().cloned() else { return After::Close };
+    let Some(site) = tls::first_site(connection) else { return After::Close };
     let mut counted = Counted::reading();
     let head = match head::read(connection, &site.head).await {
         Ok(head) => head,

@@ -81,6 +81,8 @@ pub async fn tunnel(
 ) -> TunnelEnd {
     let mut there = Direction::new(Side::First, to_second, settings.first_rate);
     let mut back = Direction::new(Side::Second, OutQueue::new(), settings.second_rate);
+    there.may_splice = first.tls().is_none() && second.tls().is_none();
+    back.may_splice = there.may_splice;
     let idle = Timer::new();
     let rearm = || idle.set(now().saturating_add(settings.idle_ms));
     rearm();
@@ -144,6 +146,8 @@ struct Direction {
     side: Side,
     queue: OutQueue,
     splicer: Option<Box<Splicer>>,
+    /// Neither side speaks TLS, whose bytes have to be computed.
+    may_splice: bool,
     mode: Mode,
     read: u64,
     /// Read, and not counted yet.
@@ -171,6 +175,7 @@ impl Direction {
             side,
             queue,
             splicer: None,
+            may_splice: false,
             mode: Mode::Copying(0),
             read: 0,
             fresh: 0,
@@ -308,7 +313,10 @@ impl Direction {
         self.queue.push(block);
         self.mode = match self.mode {
             Mode::Copying(full) if n == settings.buffer && settings.splice => {
-                if full + 1 >= STREAK { Mode::Splicing } else { Mode::Copying(full + 1) }
+                match full + 1 >= STREAK && self.may_splice {
+                    true => Mode::Splicing,
+                    false => Mode::Copying(full + 1),
+                }
             }
             _ => Mode::Copying(0),
         };

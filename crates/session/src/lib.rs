@@ -30,5 +30,6 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod tls;
 pub mod variables;
 pub mod zones;

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Connection, Error, InvalidMessage,
-    PeerIncompatible, PeerMisbehaved, ServerConfig,
+    PeerIncompatible, PeerMisbehaved, ServerConfig, ServerConnection,
 };
 
 use crate::buffer::{Block, Chunk};
@@ -90,7 +90,7 @@ pub async fn accept(
             }
         }
     };
-    let hello = Box::new(Hello::of(&accepted.client_hello()));
+    let mut hello = Box::new(Hello::of(&accepted.client_hello()));
     let config = match choose(&hello) {
         Choice::Serve(config) => config,
         Choice::Reject => {
@@ -102,7 +102,7 @@ pub async fn accept(
             return Err(Failure::NoCertificate);
         }
     };
-    let state = match accepted.into_connection(config) {
+    let mut state = match accepted.into_connection(config) {
         Ok(state) => state,
         Err((error, mut alert)) => {
             let mut bytes = Vec::new();
@@ -111,7 +111,21 @@ pub async fn accept(
             return Err(Failure::Protocol(error));
         }
     };
+    hello.session_id = session_id(&mut state);
     finish(stream, Connection::Server(state), input, Some(hello)).await
+}
+
+/// The id of the session: a random one, which goes into its tickets and so comes back when it is
+/// resumed. TLS 1.3 has none of its own.
+fn session_id(state: &mut ServerConnection) -> [u8; 32] {
+    let mut id = [0; 32];
+    match state.received_resumption_data().and_then(|known| known.try_into().ok()) {
+        Some(known) => id = known,
+        // The system gives random numbers, or there would be no handshake.
+        None => drop(aws_lc_rs::rand::fill(&mut id)),
+    }
+    state.set_resumption_data(&id);
+    id
 }
 
 /// Speaks to a server whose name is `name`.

@@ -35,6 +35,8 @@ pub struct Server {
     pub prefers_own: bool,
     /// One of these is shown: which one depends on what the client understands.
     pub certificates: Vec<Arc<CertifiedKey>>,
+    /// What stands for certificates that are not known yet: their names.
+    pub names: Vec<String>,
     /// Protocols above TLS, the preferred ones first (ALPN).
     pub alpn: Vec<Vec<u8>>,
     /// Ask the client for a certificate, which is to be issued by one of these, if there are any.
@@ -95,6 +97,10 @@ impl Server {
         let mut hash = digest::Context::new(&digest::SHA256);
         for certificate in self.certificates.iter().filter_map(|one| one.cert.first()) {
             hash.update(certificate);
+        }
+        for name in &self.names {
+            hash.update(name.as_bytes());
+            hash.update(&[0]);
         }
         for name in self.asks.iter().flatten() {
             hash.update(name);

@@ -9,7 +9,8 @@
 //! - A write that returned may leave encrypted bytes behind. The next write, and
 //!   [`Stream::poll_flush`], send them first.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -35,6 +36,8 @@ pub struct Session {
     hello: Option<Box<Hello>>,
     /// What the last check of the peer's certificates said, and by whose measure.
     verdict: RefCell<Option<Verdict>>,
+    /// What an engine remembers of the handshake.
+    attached: OnceCell<Rc<dyn Any>>,
 }
 
 /// By whose measure, and what it is.
@@ -48,6 +51,8 @@ pub struct Hello {
     suites: Box<[rustls::CipherSuite]>,
     groups: Box<[NamedGroup]>,
     schemes: Box<[SignatureScheme]>,
+    /// Of the session that followed.
+    pub(super) session_id: [u8; 32],
 }
 
 impl Hello {
@@ -57,6 +62,7 @@ impl Hello {
             suites: hello.cipher_suites().into(),
             groups: hello.named_groups().unwrap_or_default().into(),
             schemes: hello.signature_schemes().into(),
+            session_id: [0; 32],
         }
     }
 }
@@ -138,6 +144,7 @@ impl Session {
             inbox: Cell::new(inbox),
             hello,
             verdict: RefCell::new(None),
+            attached: OnceCell::new(),
         })
     }
 
@@ -253,6 +260,16 @@ impl Session {
         let _ = poll_flush(&mut state, stream, &mut cx, Push::Now);
     }
 
+    /// Remembers something of the handshake, once.
+    pub fn attach(&self, what: Rc<dyn Any>) {
+        let _ = self.attached.set(what);
+    }
+
+    /// What was attached, if it is a `T`.
+    pub fn attached<T: 'static>(&self) -> Option<Rc<T>> {
+        self.attached.get()?.clone().downcast().ok()
+    }
+
     /// Whether the peer is a client.
     fn is_server(&self) -> bool {
         matches!(*self.state.borrow(), Connection::Server(_))
@@ -298,6 +315,12 @@ impl Session {
     /// The name that the client asked for.
     pub fn server_name(&self) -> Option<&str> {
         self.hello.as_ref()?.server_name.as_deref()
+    }
+
+    /// The session's id in hexadecimal digits; it stays when the session is resumed.
+    pub fn id_text(&self) -> String {
+        let id = self.hello.as_ref().map(|hello| &hello.session_id[..]).unwrap_or_default();
+        id.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether an earlier session was resumed.

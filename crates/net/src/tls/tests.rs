@@ -65,6 +65,7 @@ fn server(protocols: Protocols, asks: bool) -> Arc<ServerConfig> {
         algorithms: algorithms(protocols),
         prefers_own: false,
         certificates: vec![made(params("localhost", false), None).certified()],
+        names: Vec::new(),
         alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         asks: asks.then(Vec::new),
         record: 16 << 10,

@@ -42,14 +42,14 @@ impl fmt::Debug for Tickets {
     }
 }
 
-/// The secret of this process and of those it forks.
-fn secret() -> &'static [u8; 32] {
-    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+/// The secret of this process and of those it forks, and when it was made.
+fn secret() -> &'static ([u8; 32], u64) {
+    static SECRET: OnceLock<([u8; 32], u64)> = OnceLock::new();
     SECRET.get_or_init(|| {
         let mut secret = [0; 32];
         // Without randomness there are no keys at all, for anything.
         rand::fill(&mut secret).expect("the system gives random numbers");
-        secret
+        (secret, now())
     })
 }
 
@@ -83,11 +83,11 @@ impl Tickets {
     fn of_period(&self, period: u64) -> Option<Key> {
         let mut name = [0; NAME];
         name[8..].copy_from_slice(&period.to_be_bytes());
-        key(name, secret(), &name)
+        key(name, &secret().0, &name)
     }
 
     fn period(&self) -> u64 {
-        now() / u64::from(self.lifetime_s.max(60))
+        now().saturating_sub(secret().1) / u64::from(self.lifetime_s.max(1))
     }
 
     fn given(bytes: &[u8]) -> Option<Key> {

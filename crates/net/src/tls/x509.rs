@@ -170,6 +170,18 @@ impl Certificate {
         &self.der
     }
 
+    /// The subject as a whole value in DER.
+    pub fn name(&self) -> &[u8] {
+        let start = self.subject.start;
+        // The tag and the length stand in front: the length decides how many bytes that is.
+        let header = match self.subject.len() {
+            0..=0x7f => 2,
+            0x80..=0xff => 3,
+            _ => 4,
+        };
+        &self.der[start.saturating_sub(header)..self.subject.end]
+    }
+
     pub(crate) fn subject(&self) -> &[u8] {
         &self.der[self.subject.clone()]
     }

@@ -1,0 +1,238 @@
+//! TLS towards clients: the handshake before the first request, which server's certificate it
+//! shows, and whether the client's own certificate is good enough for a request.
+//!
+//! Directives are those of `session::tls`, the protocol is in `net::tls`.
+
+use crate::compile::Compiler;
+use crate::connection::Connection;
+use crate::exchange::{Exchange, Request};
+use crate::headers::Headers;
+use crate::request_body::RequestBody;
+use crate::site::{self, Site};
+use config::Scope;
+use net::tls::{Choice, Failure, Hello, Session};
+use session::log::Level;
+use session::text::{Arena, Span};
+use session::tls::{How, ServerTls, Verify};
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use system::errno::Errno;
+use wire::http1::{Method, Version};
+
+/// Bytes read to learn what a client speaks: its first message fits mostly.
+const FIRST_READ: usize = 4096;
+
+/// Compiles the TLS of a `server`.
+pub(crate) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, alpn: Vec<Vec<u8>>) -> ServerTls {
+    let zones = c.zones;
+    let template = &mut |source: &config::Template| c.template(source);
+    session::tls::compile(scope, How { zones, alpn, template })
+}
+
+/// The name that the client asked for while there is no session yet.
+#[derive(Default)]
+struct Asked(Option<Span>);
+
+/// Shakes hands with a client until `deadline`. One that speaks plain text is let through, to be
+/// told so. False: the log knows why the connection is to be closed.
+pub(crate) async fn handshake(connection: &Rc<Connection>, deadline: u64) -> bool {
+    let mut shaking = pin!(shake(connection));
+    connection.timer.set(deadline);
+    let outcome = poll_fn(|cx| match shaking.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => connection.timer.poll_expired(cx).map(|()| None),
+    });
+    match outcome.await {
+        Some(Ok(())) => true,
+        Some(Err(failure)) => {
+            tell(connection, format_args!("{failure}"));
+            false
+        }
+        None => {
+            log_timeout(connection);
+            false
+        }
+    }
+}
+
+/// The line for a client that says nothing, or goes on too slowly.
+pub(crate) fn log_timeout(connection: &Connection) {
+    let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+    tell(connection, format_args!("client timed out ({errno})"));
+}
+
+fn tell(connection: &Connection, what: fmt::Arguments<'_>) {
+    connection.log(Level::Info, format_args!("{what} while SSL handshaking"));
+}
+
+async fn shake(connection: &Rc<Connection>) -> Result<(), Failure> {
+    let came = match connection.take_leftover() {
+        Some(came) => came,
+        None => {
+            let read = poll_fn(|cx| connection.poll_lend(cx, FIRST_READ)).await;
+            read.map_err(Failure::Broken)?.freeze()
+        }
+    };
+    match came.first() {
+        None => return Err(Failure::Closed),
+        Some(first) if !net::tls::is_hello(*first) => {
+            connection.put_leftover(came);
+            return Ok(());
+        }
+        Some(_) => {}
+    }
+    connection.send_at_once();
+    let mut chosen = None;
+    let choose = |hello: &Hello| {
+        let (choice, site) = choose(connection, hello);
+        chosen = site;
+        choice
+    };
+    net::tls::accept(&connection.stream, Some(came), choose).await?;
+    if let (Some(session), Some(site)) = (connection.stream.tls(), chosen) {
+        session.attach(site);
+    }
+    Ok(())
+}
+
+/// What is done with a client by the server that it asks for, and that server.
+fn choose(connection: &Rc<Connection>, hello: &Hello) -> (Choice, Option<Rc<Site>>) {
+    let Some(default) = connection.served.sites.default_site() else { return (Choice::Fail, None) };
+    let mut x = blank(connection, default);
+    let mut named = None;
+    if let Some(name) = &hello.server_name {
+        let name = x.arena.push(name.as_bytes());
+        x.state_or_default::<Asked>().0 = Some(name);
+        let served = connection.served.clone();
+        match site::choose(&mut x, &served.sites, name) {
+            Ok(found) => named = found,
+            Err(_) => return (Choice::Fail, None),
+        }
+    }
+    let site = named.clone().unwrap_or_else(|| default.clone());
+    if site.tls.rejects {
+        return (Choice::Reject, None);
+    }
+    // nginx keeps the default server's certificate for names of servers without one.
+    let tls = if site.tls.config.is_some() { &site.tls } else { &default.tls };
+    let Some(config) = &tls.config else { return (Choice::Fail, None) };
+    let Some(dynamic) = &tls.dynamic else { return (Choice::Serve(config.clone()), named) };
+    x.location = site.root.clone();
+    x.site = site.clone();
+    match dynamic.load(&mut x) {
+        Ok(certificates) if certificates.is_empty() => (Choice::Fail, None),
+        Ok(certificates) => {
+            let config = net::tls::with_certificates(config, certificates);
+            (Choice::Serve(config), named)
+        }
+        Err(reason) => {
+            let message = format_args!("{reason} while SSL handshaking");
+            connection.log(Level::Error, message);
+            (Choice::Fail, None)
+        }
+    }
+}
+
+/// An exchange without a request, of which variables are asked.
+fn blank(connection: &Rc<Connection>, site: &Rc<Site>) -> Exchange {
+    let request = Request {
+        method: Method::Get,
+        method_text: Span::EMPTY,
+        line: Span::EMPTY,
+        target: Span::EMPTY,
+        uri: Span::EMPTY,
+        args: Span::EMPTY,
+        plain_uri: false,
+        rewritten: false,
+        detached: false,
+        version: Version::HTTP_10,
+        headers: Headers::default(),
+        host: Span::EMPTY,
+        host_field: Span::EMPTY,
+        head_bytes: 0,
+    };
+    let http = connection.worker.http.clone();
+    let body = RequestBody::absent();
+    Exchange::new(connection.clone(), http, site.clone(), Arena::default(), request, body)
+}
+
+/// The server whose rules hold until a request names one: that of the client's handshake, else
+/// the default of the address.
+pub(crate) fn first_site(connection: &Connection) -> Option<Rc<Site>> {
+    let named = connection.stream.tls().and_then(Session::attached);
+    named.or_else(|| connection.served.sites.default_site().cloned())
+}
+
+/// Whether a request may pass, which `x.site` was chosen for.
+///
+/// # Errors
+/// The status that answers it: 497 for plain text, 495 and 496 for a client whose certificate is
+/// bad or missing, 421 for a server that the handshake was not for.
+pub(crate) fn admit(x: &mut Exchange) -> Result<(), u16> {
+    if !x.connection.served.tls {
+        return Ok(());
+    }
+    let connection = x.connection.clone();
+    let Some(session) = connection.stream.tls() else {
+        let message = "client sent plain HTTP request to HTTPS port";
+        x.log_error(Level::Info, format_args!("{message}"));
+        return Err(497);
+    };
+    let site = x.site.clone();
+    if site.tls.verify == Verify::Off {
+        return Ok(());
+    }
+    if let Some(named) = session.attached::<Site>()
+        && !Rc::ptr_eq(&named, &site)
+    {
+        let message = "client attempted to request the server name different from the one that \
+                       was negotiated";
+        x.log_error(Level::Info, format_args!("{message}"));
+        return Err(421);
+    }
+    match session.verdict(&site.tls.trust, net::wall().0 as i64) {
+        Some(Err(fault)) if site.tls.verify != Verify::OptionalNoCa || !fault.is_about_trust() => {
+            let (number, text) = (fault.number, fault.text);
+            let message = format_args!("client SSL certificate verify error: ({number}:{text})");
+            x.log_error(Level::Info, message);
+            Err(495)
+        }
+        None if site.tls.verify == Verify::On => {
+            x.log_error(Level::Info, format_args!("client sent no required SSL certificate"));
+            Err(496)
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Exchange {
+    /// The connection's TLS, if it has any.
+    pub fn tls(&self) -> Option<&Session> {
+        self.connection.stream.tls()
+    }
+
+    /// The name that the client asked for in its handshake, while that goes on too.
+    pub fn tls_server_name(&mut self) -> Option<Span> {
+        if let Some(Asked(Some(name))) = self.peek_state::<Asked>() {
+            return Some(*name);
+        }
+        let connection = self.connection.clone();
+        let name = connection.stream.tls()?.server_name()?;
+        Some(self.arena.push(name.as_bytes()))
+    }
+
+    /// What `$ssl_client_verify` shows.
+    pub fn tls_verdict(&mut self) -> Option<Span> {
+        let connection = self.connection.clone();
+        let session = connection.stream.tls()?;
+        let trust = self.site.tls.trust.clone();
+        Some(match session.verdict(&trust, net::wall().0 as i64) {
+            None => self.arena.push(b"NONE"),
+            Some(Ok(())) => self.arena.push(b"SUCCESS"),
+            Some(Err(fault)) => self.arena.format(format_args!("FAILED:{}", fault.text)),
+        })
+    }
+}
