@@ -112,8 +112,8 @@ fn begin_stream(
     arrived: http2::Arrived,
 ) -> Option<(Box<Exchange>, Option<u16>)> {
     let site = connection.served.sites.default_site()?.clone();
-    let framing = arrived.framing(stream.has_ended());
-    let http2::Arrived { arena, line, headers, host, length, fault, dropped } = arrived;
+    let framing = arrived.framing();
+    let http2::Arrived { arena, line, headers, host, length, ended, fault, dropped } = arrived;
     let request = Request {
         method: line.map_or(Method::Get, |line| line.method),
         method_text: line.map_or(Span::EMPTY, |line| span(line.method_text)),
@@ -132,7 +132,7 @@ fn begin_stream(
     };
     let merge = site.head.merge_slashes;
     let http = connection.worker.http.clone();
-    let body = RequestBody::of_stream(framing, stream.has_ended());
+    let body = RequestBody::of_stream(framing, ended);
     let mut x = Box::new(Exchange::new(connection.clone(), http, site, arena, request, body));
     x.stream = Some(stream.clone());
     for name in dropped {
@@ -154,7 +154,7 @@ fn begin_stream(
         x.log_error(Level::Info, format_args!("{message}"));
         return Some((x, Some(421)));
     }
-    if length.is_some_and(|length| length > 0) && stream.has_ended() && stream.is_empty() {
+    if ended && length.is_some_and(|length| length > 0) {
         x.log_error(Level::Info, format_args!("client prematurely closed stream"));
         return Some((x, Some(400)));
     }

@@ -154,6 +154,12 @@ impl RequestBody {
         self.ended = true;
     }
 
+    /// What came is wrong, and nothing more is taken: whoever asks again, such as an error page
+    /// that is proxied, finds no body.
+    pub(crate) fn give_up(&mut self) {
+        (self.broken, self.ended) = (true, true);
+    }
+
     /// Reading failed.
     pub(crate) fn break_off(&mut self) {
         self.broken = true;

@@ -278,7 +278,7 @@ pub(crate) fn absolute(x: &mut Exchange, place: Span) -> Span {
     if !x.text(place).starts_with(b"/") || !settings.absolute_redirect {
         return place;
     }
-    let by_name = settings.server_name_in_redirect || x.request.host.is_empty();
+    let by_name = settings.server_name_in_redirect;
     let with_port = settings.port_in_redirect;
     let local = x.connection.local();
     let (scheme, usual): (&[u8], u16) = match x.tls() {

@@ -57,7 +57,7 @@ impl Exchange {
             if received <= declared {
                 return Ok(());
             }
-            self.body.break_off();
+            self.body.give_up();
             let message = "client intended to send body data larger than declared";
             self.log_error(Level::Info, format_args!("{message}"));
             return Err(BodyError::Malformed);
@@ -66,7 +66,7 @@ impl Exchange {
         if max == 0 || received <= max {
             return Ok(());
         }
-        self.body.break_off();
+        self.body.give_up();
         let message =
             format_args!("client intended to send too large chunked body: {received} bytes");
         self.log_error(Level::Error, message);

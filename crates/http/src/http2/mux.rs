@@ -420,7 +420,7 @@ impl State {
             self.codec.go_away(Code::NoError);
         }
         self.idles = 0;
-        let arrived = request::read(self.codec.list(), &site.head);
+        let arrived = request::read(self.codec.list(), &site.head, end);
         let stream = Rc::new(Stream::new(id, mux.clone(), end));
         self.streams.push(stream.clone());
         let connection = connection.clone();

@@ -24,6 +24,8 @@ pub(crate) struct Arrived {
     /// `:authority`, or `Host`: as written, and taken apart.
     pub(crate) host: Option<(Slice, Authority)>,
     pub(crate) length: Option<u64>,
+    /// No body follows.
+    pub(crate) ended: bool,
     /// What is wrong: the answer's status, and what the log says.
     pub(crate) fault: Option<(u16, String)>,
     /// Names of fields that are left out because of the bytes in them.
@@ -31,9 +33,9 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// How its body ends, when the client has or has not ended its side.
-    pub(crate) fn framing(&self, ended: bool) -> Framing {
-        match (self.length, ended) {
+    /// How its body ends.
+    pub(crate) fn framing(&self) -> Framing {
+        match (self.length, self.ended) {
             (Some(length), _) => Framing::Length(length),
             (None, true) => Framing::None,
             (None, false) => Framing::Chunked,
@@ -58,7 +60,7 @@ struct Pseudo<'a> {
 }
 
 /// Reads a header list.
-pub(crate) fn read(list: &HeaderList, limits: &HeadLimits) -> Arrived {
+pub(crate) fn read(list: &HeaderList, limits: &HeadLimits, ended: bool) -> Arrived {
     let mut reader = Reader {
         limits,
         pseudo: Pseudo::default(),
@@ -84,6 +86,7 @@ pub(crate) fn read(list: &HeaderList, limits: &HeadLimits) -> Arrived {
         line: reader.line,
         host,
         length,
+        ended,
         fault,
         dropped: reader.dropped,
     }

@@ -110,16 +110,6 @@ impl Stream {
         self.overhead.set(self.overhead.get() + other);
     }
 
-    /// True when the client has sent all of its request.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.inbox.borrow().ended
-    }
-
-    /// True when nothing of the body waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.inbox.borrow().len() == 0
-    }
-
     /// Invites as much of the body as comes.
     pub(crate) fn read_whole(&self) {
         if self.reading.get() == Reading::Nobody {

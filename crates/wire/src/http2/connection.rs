@@ -891,7 +891,7 @@ fn bad_block(bad: BadBlock) -> Fault {
         }
         BadBlock::Huffman => (Code::Compression, "client sent invalid encoded header field"),
         BadBlock::Truncated => {
-            (Code::Compression, "client sent header block with incorrect length")
+            (Code::FrameSize, "client sent header block with incorrect length")
         }
         BadBlock::EmptyName => (Code::Protocol, "client sent zero header name length"),
         BadBlock::FieldTooLong => (Code::EnhanceYourCalm, "client sent too large header field"),

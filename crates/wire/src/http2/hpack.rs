@@ -13,7 +13,7 @@ pub const TABLE_SIZE: usize = 4096;
 /// What an entry counts beside its text (RFC 7541 section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 /// Octets of an integer beyond its prefix; more are hostile.
-const INTEGER_OCTETS: u32 = 4;
+const INTEGER_OCTETS: u32 = 3;
 
 /// The static table (RFC 7541 appendix A); index 1 is the first.
 #[rustfmt::skip]
