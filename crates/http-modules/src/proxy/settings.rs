@@ -228,11 +228,13 @@ impl Buffers {
         scope.find(&d::PROXY_HEADERS_HASH_MAX_SIZE);
         scope.find(&d::PROXY_HEADERS_HASH_BUCKET_SIZE);
         let on = scope.get(&d::PROXY_BUFFERING);
+        // Many backends answer with less than all buffers hold: then one read takes all of it.
+        let step = busy.unwrap_or(all) as usize;
         Buffers {
             on,
             head: head as usize,
             memory: all as usize,
-            step: if on { (busy_size as usize).clamp(4096, 64 * 1024) } else { head as usize },
+            step: if on { step.clamp(4096, 64 * 1024) } else { head as usize },
             file_max: scope.get(&d::PROXY_MAX_TEMP_FILE_SIZE),
             folder: c.temp_folder(scope.get(&d::PROXY_TEMP_PATH)),
         }
