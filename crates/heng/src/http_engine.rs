@@ -80,6 +80,9 @@ impl Engine for HttpEngine {
             waiter: RefCell::new(None),
         });
         for (endpoint, listeners) in self.http.listeners.iter().zip(setup.listeners) {
+            let (taker, place) = (worker.clone(), endpoint.clone());
+            let take = move |passed| taker.clone().take_over(passed, &place);
+            session::handover::offer(endpoint.address.clone(), Rc::new(take));
             for listener in listeners {
                 let accepting = worker.clone().accept(listener, endpoint.clone());
                 service.accepting.set(service.accepting.get() + 1);

@@ -44,6 +44,12 @@ impl Config {
         Config::new(&format!("events {{}} http {{ {log}{inside}\n}}\n"))
     }
 
+    /// The inside of a `stream` block; the block and an empty `events` block are put around it on
+    /// its first line.
+    pub fn stream(inside: &str) -> Config {
+        Config::new(&format!("events {{}} stream {{ {inside}\n}}\n"))
+    }
+
     /// One `server` with that inside, listening on `%%PORT_0%%` of the loopback.
     pub fn server(inside: &str) -> Config {
         Config::http(&format!("server {{ listen 127.0.0.1:%%PORT_0%%; {inside}\n}}"))

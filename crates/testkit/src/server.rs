@@ -13,7 +13,7 @@ use crate::ports::Port;
 use crate::process::{
     Outcome, alive, binary, children, command_line, finish, listens, spawn, text_of,
 };
-use crate::sockets::{SocketOptions, options_of};
+use crate::sockets::{SocketOptions, options_of, sockets};
 use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -125,6 +125,15 @@ impl Server {
         let side = client.other_side().expect("the connection is open");
         let found = self.workers().into_iter().find_map(|pid| options_of(pid, side.inode));
         found.expect("a worker holds the connection")
+    }
+
+    /// The options that workers have set on their connections to a port.
+    #[track_caller]
+    pub fn options_towards(&self, port: u16) -> Vec<SocketOptions> {
+        let outgoing = sockets(port).into_iter().filter(|side| side.remote_port == port);
+        let inodes: Vec<u64> = outgoing.map(|side| side.inode).collect();
+        let options = |pid| inodes.iter().filter_map(move |inode| options_of(pid, *inode));
+        self.workers().into_iter().flat_map(options).collect()
     }
 
     /// Where the pid file is.

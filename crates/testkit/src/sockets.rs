@@ -86,6 +86,10 @@ pub struct SocketOptions {
     /// TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: when, how often and how many times; times in
     /// seconds.
     pub probes: (u64, u64, u32),
+    /// SO_RCVBUF in bytes, of which the kernel takes half for itself.
+    pub receive_buffer: usize,
+    /// SO_SNDBUF, the same.
+    pub send_buffer: usize,
 }
 
 /// Reads the options of a socket of process `pid` through a duplicate of its descriptor; None
@@ -109,6 +113,8 @@ pub fn options_of(pid: u32, inode: u64) -> Option<SocketOptions> {
             sockopt::tcp_keepintvl(&socket).ok()?.as_secs(),
             sockopt::tcp_keepcnt(&socket).ok()?,
         ),
+        receive_buffer: sockopt::socket_recv_buffer_size(&socket).ok()?,
+        send_buffer: sockopt::socket_send_buffer_size(&socket).ok()?,
     })
 }
 
