@@ -28,7 +28,11 @@ pub struct Bind {
     pub transparent: bool,
 }
 
-fn read_bind(args: &Args<'_>) -> Result<Option<Bind>, Invalid> {
+/// Reads `proxy_bind` and its kin.
+///
+/// # Errors
+/// What is no address.
+pub fn read_bind(args: &Args<'_>) -> Result<Option<Bind>, Invalid> {
     if args.len() == 1 && args.word(0).bytes() == b"off" {
         return Ok(None);
     }

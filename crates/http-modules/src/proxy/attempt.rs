@@ -2,7 +2,8 @@
 
 use super::pass::Call;
 use super::request::{BodyFraming, Head};
-use super::settings::Settings;
+use super::settings::{Settings, Speech};
+use super::translate::{Fault, Translator};
 use http::Exchange;
 use http::headers::Headers;
 use http::request_body::{BodyError, Stored};
@@ -16,9 +17,10 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context as Task, Poll};
+use std::task::{Context as Task, Poll, ready};
 use system::errno::Errno;
 use upstream::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, PeerIndex};
+use wire::gateway::fastcgi;
 use wire::http1::{
     Field, Known, ParsedResponse, ResponseFraming, ResponseParser, StatusLine, Version,
     response_framing, token,
@@ -62,9 +64,16 @@ pub(super) struct Answer {
     pub(super) keeps: bool,
     /// The client wanted to speak another protocol.
     pub(super) upgrade: bool,
+    /// What makes HTTP of the rest of the answer, where the backend speaks another protocol.
+    pub(super) translator: Option<Box<Translator>>,
 }
 
 impl Answer {
+    /// True when nothing of the answer is left on the connection, as far as its protocol tells.
+    pub(super) fn is_over(&self) -> bool {
+        self.translator.as_ref().is_none_or(|translator| translator.is_over())
+    }
+
     pub(super) fn status(&self) -> u16 {
         self.line.status
     }
@@ -82,7 +91,8 @@ impl Context<'_> {
     /// The URL that the error log shows.
     pub(super) fn url(&self, x: &mut Exchange) -> Span {
         let mark = x.arena.mark();
-        x.arena.push(b"http://");
+        x.arena.push(self.settings.family.scheme.as_bytes());
+        x.arena.push(b"://");
         x.arena.copy(self.name);
         if x.text(self.name).starts_with(b"unix:") {
             x.arena.push(b":");
@@ -148,27 +158,42 @@ pub(super) async fn attempt(
 impl<'a> Dialogue<'a> {
     fn new(
         context: &'a Context<'a>,
-        x: &Exchange,
+        x: &mut Exchange,
         call: &Call,
         lease: &Lease,
         head: Head,
     ) -> Dialogue<'a> {
         let mut out = OutQueue::new();
         out.push(head.bytes);
-        match (&call.data, call.framing) {
-            (Some(Stored::Memory(begun)), BodyFraming::Chunked) => {
-                push_chunk(&mut out, [begun.clone()])
+        let wrapping = match &context.settings.speech {
+            Speech::Other(gateway) if gateway.has_records() => Wrapping::Records,
+            _ if call.framing == BodyFraming::Chunked => Wrapping::Chunks,
+            _ => Wrapping::None,
+        };
+        match (&call.data, wrapping) {
+            (Some(Stored::Memory(begun)), Wrapping::Chunks) => {
+                push_chunk(&mut out, [begun.clone()]);
             }
+            (Some(data), Wrapping::Records) => push_records(&mut out, data.data()),
             (Some(data), _) => out.push(data.data()),
             (None, _) => {}
         }
+        if wrapping == Wrapping::Records && !call.streamed {
+            out.push(Data::from(fastcgi::body_header(0).to_vec()));
+        }
+        let longest = context.settings.buffers.head;
+        let translator = match &context.settings.speech {
+            Speech::Http(_) => None,
+            Speech::Other(gateway) => Some(Box::new(gateway.translator(x, longest))),
+        };
         Dialogue {
             context,
             reused: lease.reused(),
             out,
             // A streamed body follows the head piece by piece.
             streaming: call.streamed,
-            chunked: call.framing == BodyFraming::Chunked,
+            wrapping,
+            translator,
             block: None,
             parser: ResponseParser::default(),
             fields: lend_fields(),
@@ -178,6 +203,8 @@ impl<'a> Dialogue<'a> {
             is_head: head.is_head,
             upgrade: head.upgrade,
             hinted: 0,
+            fault: None,
+            seen: 0,
         }
     }
 
@@ -190,13 +217,24 @@ impl<'a> Dialogue<'a> {
         let headers = Headers::from_codec(&self.fields, base);
         let mut rest = block.freeze();
         rest.advance(length);
-        let keeps = keeps(x, &line, &headers);
+        let mut keeps = keeps(x, &line, &headers);
+        let translator = self.translator.take();
+        let mut received = length + rest.len();
+        if let Some(translator) = &translator {
+            received = self.seen;
+            keeps = translator.keeps();
+            if framing == ResponseFraming::None && !rest.is_empty() {
+                // Programs send bodies to HEAD as well.
+                rest.advance(rest.len());
+                keeps = false;
+            }
+        }
         let elapsed = net::now().saturating_sub(self.context.started);
         if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
             attempt.status = Some(line.status);
             attempt.header_ms = Some(elapsed);
             attempt.bytes_sent = self.out.sent();
-            attempt.bytes_received = (length + rest.len()) as u64;
+            attempt.bytes_received = received as u64;
         }
         Ok(Answer {
             lease,
@@ -208,6 +246,7 @@ impl<'a> Dialogue<'a> {
             sent_whole: self.out.is_empty() && !self.streaming,
             keeps,
             upgrade: self.upgrade,
+            translator,
         })
     }
 }
@@ -301,7 +340,8 @@ struct Dialogue<'a> {
     reused: bool,
     out: OutQueue,
     streaming: bool,
-    chunked: bool,
+    wrapping: Wrapping,
+    translator: Option<Box<Translator>>,
     block: Option<Block>,
     parser: ResponseParser,
     fields: Vec<Field>,
@@ -313,6 +353,10 @@ struct Dialogue<'a> {
     upgrade: bool,
     /// Bytes of early hints so far.
     hinted: usize,
+    /// What was wrong with an answer that is not HTTP.
+    fault: Option<Cause>,
+    /// Bytes read of an answer that is not HTTP.
+    seen: usize,
 }
 
 /// Passes on what a backend says ahead of its answer, within the size of a head.
@@ -331,6 +375,26 @@ fn hints(settings: &Settings, x: &mut Exchange, head: &[u8], fields: &[Field], a
     headers.retain(|field| !settings.hide.hides(field.known, field.name(arena)));
     let fields: Vec<http::Field> = headers.iter().copied().collect();
     x.send_early_hints(&fields);
+}
+
+/// What stands around the pieces of a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrapping {
+    None,
+    /// Chunks of HTTP.
+    Chunks,
+    /// Records of FastCGI.
+    Records,
+}
+
+/// Queues a piece as records of FastCGI.
+fn push_records(out: &mut OutQueue, mut data: Data) {
+    while !data.is_empty() {
+        let length = data.len().min(fastcgi::MOST as u64);
+        let piece = data.split_to(length);
+        out.push(Data::from(fastcgi::body_header(length as u16).to_vec()));
+        out.push(piece);
+    }
 }
 
 /// Queues pieces as one chunk (RFC 9112 section 7.1).
@@ -364,6 +428,7 @@ impl Dialogue<'_> {
         loop {
             let step = self.config().step.max(self.config().head);
             let read = match &mut self.block {
+                _ if self.translator.is_some() => self.read_other(cx, x, stream),
                 Some(block) => stream.poll_fill(cx, block),
                 None => match stream.poll_lend(cx, step) {
                     Poll::Ready(Ok(block)) => {
@@ -379,6 +444,9 @@ impl Dialogue<'_> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed(x))),
                 Poll::Ready(Ok(_)) => {
                     self.armed = None;
+                    if let Some(cause) = self.fault.take() {
+                        return Poll::Ready(Err(cause));
+                    }
                     if let Some(outcome) = self.parse(x) {
                         return Poll::Ready(outcome);
                     }
@@ -391,6 +459,38 @@ impl Dialogue<'_> {
             return Poll::Ready(Err(self.unsendable(x, &error)));
         }
         self.wait(cx, x)
+    }
+
+    /// Reads what is not HTTP. The block appears with the head in it; a fault is kept for the
+    /// caller.
+    fn read_other(
+        &mut self,
+        cx: &mut Task<'_>,
+        x: &mut Exchange,
+        stream: &Stream,
+    ) -> Poll<io::Result<usize>> {
+        let input = ready!(stream.poll_lend(cx, self.config().step.max(self.config().head)))?;
+        let Some(translator) = &mut self.translator else { return Poll::Ready(Ok(input.len())) };
+        self.seen += input.len();
+        let mut out = Vec::new();
+        let translated = translator.translate(input.filled(), &mut out);
+        for complaint in translator.take_complaints() {
+            let doing = "while reading response header from upstream";
+            self.context.log(x, Level::Error, format_args!("{complaint} {doing}"));
+        }
+        match translated {
+            Ok(()) if out.is_empty() => {}
+            Ok(()) => self.block = Some(Block::copy_of(&out)),
+            Err(Fault::TooBig) => self.fault = Some(self.too_big(x)),
+            Err(Fault::Invalid(message)) => {
+                if !message.is_empty() {
+                    let doing = "while reading response header from upstream";
+                    self.context.log(x, Level::Error, format_args!("{message} {doing}"));
+                }
+                self.fault = Some(Cause::InvalidHead);
+            }
+        }
+        Poll::Ready(Ok(input.len()))
     }
 
     fn config(&self) -> &super::settings::Buffers {
@@ -438,14 +538,20 @@ impl Dialogue<'_> {
                 }
             }
         }
-        match self.chunked {
-            true if !pieces.is_empty() => push_chunk(&mut self.out, pieces),
-            _ => pieces.into_iter().for_each(|piece| self.out.push(piece)),
+        match self.wrapping {
+            Wrapping::Chunks if pieces.is_empty() => {}
+            Wrapping::Chunks => push_chunk(&mut self.out, pieces),
+            Wrapping::Records => {
+                pieces.into_iter().for_each(|piece| push_records(&mut self.out, piece.into()));
+            }
+            Wrapping::None => pieces.into_iter().for_each(|piece| self.out.push(piece)),
         }
         if ended {
             self.streaming = false;
-            if self.chunked {
-                self.out.push(Data::from(&b"0\r\n\r\n"[..]));
+            match self.wrapping {
+                Wrapping::Chunks => self.out.push(Data::from(&b"0\r\n\r\n"[..])),
+                Wrapping::Records => self.out.push(Data::from(fastcgi::body_header(0).to_vec())),
+                Wrapping::None => {}
             }
         }
         Ok(starving)
@@ -513,7 +619,7 @@ impl Dialogue<'_> {
 
     /// The peer closed before its head was complete.
     fn closed(&mut self, x: &mut Exchange) -> Cause {
-        let nothing = self.block.as_ref().is_none_or(Block::is_empty);
+        let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
         if self.reused && nothing {
             return Cause::Stale;
         }
@@ -524,7 +630,7 @@ impl Dialogue<'_> {
     }
 
     fn broken(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
-        let nothing = self.block.as_ref().is_none_or(Block::is_empty);
+        let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
         if self.reused && nothing {
             return Cause::Stale;
         }

@@ -5,7 +5,8 @@
 //! (`proxy_max_temp_file_size`), so that the backend is free again as soon as it has answered.
 
 use super::attempt::Answer;
-use super::settings::{Buffers, Settings};
+use super::settings::{Buffers, Settings, Speech};
+use super::translate::{Fault, Translator};
 use http::body::Broken;
 use http::headers::Headers;
 use http::upstream_log::UpstreamLog;
@@ -35,6 +36,8 @@ pub(super) struct UpstreamBody {
     /// Present while the trailer section is read.
     trailers: Option<Section>,
     settings: Rc<Settings>,
+    /// What makes HTTP of what another protocol says.
+    translator: Option<Box<Translator>>,
     /// Bytes of a body of known length still to be read.
     remaining: u64,
     /// Received, not decoded.
@@ -124,6 +127,7 @@ impl UpstreamBody {
             framing: answer.framing,
             decoder: ChunkDecoder::for_response(Trailers::Keep),
             trailers: None,
+            translator: answer.translator,
             remaining,
             raw: answer.rest,
             queue: VecDeque::new(),
@@ -171,9 +175,7 @@ impl UpstreamBody {
                 }
                 continue;
             }
-            if self.framing == ResponseFraming::None
-                || (self.remaining == 0 && matches!(self.framing, ResponseFraming::Length(_)))
-            {
+            if self.is_complete() {
                 self.finish(x);
                 continue;
             }
@@ -190,7 +192,10 @@ impl UpstreamBody {
                     if let Some(pace) = &mut self.pace {
                         pace.has_read(block.len());
                     }
-                    self.raw = Some(block.freeze());
+                    self.raw = match self.translator.is_some() {
+                        true => self.translate(x, block.filled()),
+                        false => Some(block.freeze()),
+                    };
                 }
                 Poll::Ready(Ok(_)) => self.closed(x),
                 Poll::Ready(Err(error)) => {
@@ -200,6 +205,50 @@ impl UpstreamBody {
                 Poll::Pending => return self.wait(cx, x),
             }
         }
+    }
+
+    /// True when nothing more is to be read: the body is complete, and so is what another protocol
+    /// says behind it, where the connection may be used again.
+    fn is_complete(&self) -> bool {
+        let is_over = self.translator.as_ref().is_none_or(|translator| translator.is_over());
+        match self.framing {
+            ResponseFraming::None => true,
+            ResponseFraming::Length(_) => self.remaining == 0 && (is_over || !self.reusable),
+            ResponseFraming::UntilClose => self.translator.is_some() && is_over,
+            ResponseFraming::Chunked => false,
+        }
+    }
+
+    /// What the backend's protocol says; nothing after a fault.
+    fn translate(&mut self, x: &mut Exchange, input: &[u8]) -> Option<Chunk> {
+        let translator = self.translator.as_mut()?;
+        let mut out = Vec::new();
+        let translated = translator.translate(input, &mut out);
+        self.reusable &= translator.keeps();
+        let is_over = translator.is_over();
+        for complaint in translator.take_complaints() {
+            self.log(x, Level::Error, format_args!("{complaint} while reading upstream"));
+        }
+        if let Err(fault) = translated {
+            let message = match fault {
+                Fault::Invalid(message) => message,
+                Fault::TooBig => String::new(),
+            };
+            // All that was announced is there: only the connection is lost.
+            if self.remaining == 0 && matches!(self.framing, ResponseFraming::Length(_)) {
+                self.reusable = false;
+                self.log(x, Level::Error, format_args!("{message} while reading upstream"));
+            } else {
+                self.fail(x, format_args!("{message} while reading upstream"));
+                return None;
+            }
+        }
+        let missing = self.remaining.saturating_sub(out.len() as u64);
+        if is_over && missing > 0 && matches!(self.framing, ResponseFraming::Length(_)) {
+            let message = "upstream prematurely closed FastCGI request while reading upstream";
+            self.fail(x, format_args!("{message}"));
+        }
+        Some(Chunk::copy_of(&out)).filter(|chunk| !chunk.is_empty())
     }
 
     fn count_received(&self, x: &mut Exchange, bytes: usize) {
@@ -237,7 +286,7 @@ impl UpstreamBody {
                 if !raw.is_empty() {
                     self.too_much(x);
                 }
-                if self.remaining == 0 {
+                if self.is_complete() {
                     self.finish(x);
                 }
                 Some(data)
@@ -321,12 +370,18 @@ impl UpstreamBody {
     fn closed(&mut self, x: &mut Exchange) {
         self.reusable = false;
         match self.framing {
-            ResponseFraming::UntilClose => self.finish(x),
+            ResponseFraming::UntilClose if !self.ends_itself() => self.finish(x),
+            ResponseFraming::Length(_) if self.remaining == 0 => self.finish(x),
             _ => self.fail(
                 x,
                 format_args!("upstream prematurely closed connection while reading upstream"),
             ),
         }
+    }
+
+    /// True when the protocol tells the end of an answer: a connection that closes is not one.
+    fn ends_itself(&self) -> bool {
+        matches!(&self.settings.speech, Speech::Other(gateway) if gateway.has_records())
     }
 
     fn finish(&mut self, x: &mut Exchange) {

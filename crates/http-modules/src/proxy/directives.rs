@@ -6,7 +6,7 @@ use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, read};
 use http::directives::{TempPath, read_temp_path};
 use session::contexts::{HTTP, IF_LOCATION, LIMIT_EXCEPT, LOCATION, SERVER};
 
-const HSL: &[Context] = &[HTTP, SERVER, LOCATION];
+pub(super) const HSL: &[Context] = &[HTTP, SERVER, LOCATION];
 
 type Flag = Directive<bool>;
 type Millis = Directive<u64>;
@@ -313,7 +313,7 @@ pub(super) static PROXY_HEADERS_HASH_BUCKET_SIZE: Directive<u64> =
         .moot("tables grow with their rows")
         .example("proxy_headers_hash_bucket_size 128;");
 
-fn read_store(args: &Args<'_>) -> Result<Option<config::Template>, Invalid> {
+pub(crate) fn read_store(args: &Args<'_>) -> Result<Option<config::Template>, Invalid> {
     match args.word(0).bytes() {
         b"off" => Ok(None),
         b"" => Err(Invalid::new("empty path").at(0)),
@@ -371,7 +371,7 @@ pub(super) enum HttpVersion {
 }
 
 /// Bits of `proxy_next_upstream`.
-pub(super) mod next {
+pub(crate) mod next {
     pub(crate) const ERROR: u32 = 1;
     pub(crate) const TIMEOUT: u32 = 1 << 1;
     pub(crate) const INVALID_HEADER: u32 = 1 << 2;
@@ -416,7 +416,7 @@ pub(super) mod next {
 }
 
 /// Bits of `proxy_ignore_headers`.
-pub(super) mod ignore {
+pub(crate) mod ignore {
     pub(crate) const REDIRECT: u32 = 1;
     pub(crate) const BUFFERING: u32 = 1 << 1;
     pub(crate) const LIMIT_RATE: u32 = 1 << 2;
@@ -442,7 +442,7 @@ fn read_set_header(args: &Args<'_>) -> Result<(Vec<u8>, config::Template), Inval
     Ok((args.word(0).bytes().to_vec(), read::template_at(args, 1)?))
 }
 
-fn read_rate(args: &Args<'_>) -> Result<config::Template, Invalid> {
+pub(crate) fn read_rate(args: &Args<'_>) -> Result<config::Template, Invalid> {
     let rate = read::template(args)?;
     match rate.constant() {
         Some(text) if read::parse_size(text).is_none() => {

@@ -9,6 +9,8 @@ mod attempt;
 mod body;
 mod cookies;
 mod directives;
+pub(crate) mod family;
+pub(crate) mod gateway;
 mod health;
 mod pass;
 mod redirect;
@@ -17,16 +19,18 @@ mod response;
 mod settings;
 mod store;
 mod target;
+mod translate;
 
 use config::Scope;
 use http::location::Matching;
-use http::{Compiler, Content, Exchange, LocationBuilder, Module, Step};
+use http::{Compiler, Content, Exchange, LocationBuilder, Module, Step, Verdict};
 use session::contexts::{IF_LOCATION, LIMIT_EXCEPT};
 use session::text::Span;
 use session::variables::Builtin;
 use settings::Settings;
 use smallvec::SmallVec;
 use std::rc::Rc;
+use wire::http1::Method;
 
 pub use health::MODULE as HEALTH_CHECK;
 
@@ -92,7 +96,8 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
         matches!(matching, Matching::Prefix | Matching::PrefixFinal | Matching::Exact);
     let mut found = scope.local_spanned(&directives::PROXY_PASS);
     if found.is_none() && [IF_LOCATION, LIMIT_EXCEPT].contains(&scope.context()) {
-        // An `if` or `limit_except` without a `proxy_pass` of its own takes that of its location, path and all.
+        // An `if` or `limit_except` without a `proxy_pass` of its own takes that of its location,
+        // path and all.
         may_have_path = true;
         found = scope.parent().and_then(|outer| outer.local_spanned(&directives::PROXY_PASS));
     }
@@ -100,7 +105,7 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     match target::compile(c, scope, &url, &builder.location, may_have_path) {
         Ok(target) => {
             health::attach(c, scope, &builder.location.error_log, &target);
-            let settings = Settings::compile(c, scope, target);
+            let settings = Settings::of_http(c, scope, target);
             builder.handler(Proxy { settings: Rc::new(settings) });
         }
         Err(reason) => scope.error(span, reason),
@@ -113,6 +118,26 @@ struct Proxy {
 
 impl Content for Proxy {
     fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
+        if self.settings.is_memcached && !matches!(x.request.method, Method::Get | Method::Head) {
+            return Step::Now(Verdict::Status(405));
+        }
         Step::Later(Box::pin(pass::pass(&self.settings, x)))
     }
+}
+
+/// Makes passing requests on in another protocol the content of a location.
+pub(crate) fn pass_by_gateway(
+    c: &mut Compiler<'_>,
+    scope: &Scope<'_>,
+    builder: &mut LocationBuilder,
+    family: &'static family::Family,
+    address: &config::Template,
+    gateway: gateway::Gateway,
+) -> Result<(), String> {
+    let target = target::compile_address(c, scope, address)?;
+    health::attach(c, scope, &builder.location.error_log, &target);
+    let speech = settings::Speech::Other(gateway);
+    let settings = Settings::compile(c, scope, family, target, speech);
+    builder.handler(Proxy { settings: Rc::new(settings) });
+    Ok(())
 }

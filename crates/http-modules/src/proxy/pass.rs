@@ -3,7 +3,7 @@
 use super::attempt::{self, Answer, Cause};
 use super::directives::next;
 use super::request::{self, BodyFraming};
-use super::settings::Settings;
+use super::settings::{Settings, Speech};
 use super::target::Place;
 use super::{Names, response, target};
 use crate::upstreams;
@@ -12,6 +12,7 @@ use http::upstream_log::UpstreamLog;
 use http::{Exchange, Verdict};
 use net::Chunk;
 use session::log::Level;
+use session::text::Span;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -98,7 +99,7 @@ async fn prepare_some_body(settings: &Settings, x: &mut Exchange) -> Result<Prep
         return Ok(Prepared { framing: BodyFraming::None, data: None, streamed: false });
     }
     // HTTP/1.0 has no chunks: the length must be known first.
-    let whole = settings.request_buffering || (x.body.is_chunked() && !settings.is_http11());
+    let whole = settings.request_buffering || (x.body.is_chunked() && !settings.may_stream());
     if !whole && x.body.stored.is_none() {
         let begun = x.read_available().await?;
         if x.body.stored.is_none() {
@@ -135,11 +136,13 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
                 Err(ClientGone) => return client_gone(x),
             };
         }
-        let Some(peer) = picked else { return no_peers(x, &attempts, &call.resolved) };
+        let Some(peer) = picked else {
+            return no_peers(settings, x, &attempts, &call.resolved);
+        };
         upstreams::chosen(x, &call.resolved.group, peer);
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
         x.state_or_default::<UpstreamLog>().begin(name);
-        let head = request::head(settings, x, &call.resolved, call.framing);
+        let Some(head) = head(settings, x, call) else { return Verdict::Status(500) };
         let started = net::now();
         let context = attempt::Context { settings, started, name, target: head.target };
         match attempt::attempt(&context, x, call, &mut attempts, peer, head).await {
@@ -206,9 +209,7 @@ async fn wait(
         let mut waiting = pin!(attempts.wait());
         poll_fn(|cx| match waiting.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending if watched && side.poll_gone(cx).is_ready() => {
-                Poll::Ready(None)
-            }
+            Poll::Pending if watched && side.poll_gone(cx).is_ready() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -222,6 +223,14 @@ async fn wait(
     };
     x.log_error(Level::Error, format_args!("{reason} while connecting to upstream"));
     Ok(None)
+}
+
+/// How the request begins, in the protocol of the backend; `None`: it cannot be sent.
+fn head(settings: &Settings, x: &mut Exchange, call: &Call) -> Option<request::Head> {
+    match &settings.speech {
+        Speech::Http(plan) => Some(request::head(settings, plan, x, &call.resolved, call.framing)),
+        Speech::Other(gateway) => gateway.head(x, call.framing),
+    }
 }
 
 /// 403 and 404 are no fault of the peer.
@@ -250,13 +259,22 @@ fn may_repeat(
     settings.next & needed == needed && !(call.sent && call.streamed) && in_time
 }
 
-fn no_peers(x: &mut Exchange, attempts: &Attempts, to: &target::Resolved) -> Verdict {
+fn no_peers(
+    settings: &Settings,
+    x: &mut Exchange,
+    attempts: &Attempts,
+    to: &target::Resolved,
+) -> Verdict {
     let name = x.arena.push(attempts.group().name().as_bytes());
     let log = x.state_or_default::<UpstreamLog>();
     log.begin(name).status = Some(502);
-    let path = to.path.unwrap_or_else(|| target::kept(x));
+    let path = match &settings.speech {
+        Speech::Http(_) => to.path.unwrap_or_else(|| target::kept(x)),
+        Speech::Other(_) => Span::EMPTY,
+    };
     let mark = x.arena.mark();
-    x.arena.push(b"http://");
+    x.arena.push(settings.family.scheme.as_bytes());
+    x.arena.push(b"://");
     x.arena.copy(name);
     x.arena.copy(path);
     let url = x.arena.since(mark);

@@ -111,11 +111,11 @@ pub(super) struct Head {
 /// Writes the head of the request for `resolved`.
 pub(super) fn head(
     settings: &Settings,
+    plan: &Plan,
     x: &mut Exchange,
     resolved: &Resolved,
     framing: BodyFraming,
 ) -> Head {
-    let plan = &settings.plan;
     let method = match &settings.method {
         Some(template) => template.value(x),
         None => x.request.method_text,

@@ -53,11 +53,36 @@ pub(super) fn respond(
         }
         return Verdict::Status(status);
     }
+    if settings.is_memcached && status == 404 {
+        settle_unread(x, answer, attempts, started);
+        return Verdict::Status(404);
+    }
     fields(settings, x, &answer);
+    if settings.is_memcached {
+        x.response.content_type = crate::media_type::of(x);
+    }
     if status == 101 && answer.upgrade {
         tunnel(settings, x, answer, attempts, started);
         return Verdict::Answer;
     }
+    body(settings, x, answer, attempts, started, url);
+    if let Some(store) = &settings.store
+        && status == 200
+    {
+        store.keep(settings, x);
+    }
+    Verdict::Answer
+}
+
+/// Makes the answer's body the client's: as a whole when all of it is there, else piece by piece.
+fn body(
+    settings: &Rc<Settings>,
+    x: &mut Exchange,
+    answer: Answer,
+    mut attempts: Attempts,
+    started: u64,
+    url: Span,
+) {
     x.response.length = match answer.framing {
         ResponseFraming::Length(length) => Some(length),
         ResponseFraming::None => declared(x, &answer.headers),
@@ -66,7 +91,7 @@ pub(super) fn respond(
     match whole(x, &answer) {
         Some(data) => {
             x.response.body = data.map_or(Body::Empty, Body::Whole);
-            if answer.keeps && answer.sent_whole {
+            if answer.keeps && answer.sent_whole && answer.is_over() {
                 answer.lease.keep();
             }
             attempts.done(Outcome::Ok);
@@ -91,12 +116,6 @@ pub(super) fn respond(
             x.response.body = Body::Stream(Box::new(body));
         }
     }
-    if let Some(store) = &settings.store
-        && status == 200
-    {
-        store.keep(settings, x);
-    }
-    Verdict::Answer
 }
 
 /// The length that a bodiless answer (to HEAD, 304) speaks of.
@@ -115,6 +134,10 @@ fn forbids_buffering(settings: &Settings, x: &Exchange, headers: &Headers) -> bo
 /// The body, when all of it came with the head: `Some(None)` is an empty one.
 fn whole(x: &mut Exchange, answer: &Answer) -> Option<Option<Data>> {
     let have = answer.rest.as_ref().map_or(0, |rest| rest.len()) as u64;
+    if answer.keeps && !answer.is_over() && answer.framing != ResponseFraming::None {
+        // The connection can be used again when the rest was read.
+        return None;
+    }
     match answer.framing {
         ResponseFraming::None | ResponseFraming::Length(0) if have == 0 => Some(None),
         ResponseFraming::Length(length) if length == have => {
@@ -177,7 +200,7 @@ fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
 
 /// The answer's body is not wanted. Its connection can be used again only when there is none.
 fn settle_unread(x: &mut Exchange, answer: Answer, mut attempts: Attempts, started: u64) {
-    if whole(x, &answer).is_some() && answer.keeps && answer.sent_whole {
+    if whole(x, &answer).is_some() && answer.keeps && answer.sent_whole && answer.is_over() {
         answer.lease.keep();
     }
     attempts.done(Outcome::Ok);

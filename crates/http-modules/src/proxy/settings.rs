@@ -2,6 +2,8 @@
 
 use super::cookies::Cookies;
 use super::directives::{self as d, HttpVersion, ignore, next};
+use super::family::{Family, PROXY};
+use super::gateway::{Gateway, Protocol};
 use super::redirect::Redirects;
 use super::request::Plan;
 use super::store::Store;
@@ -17,7 +19,9 @@ use wire::http1::Known;
 
 /// One location's way of passing requests on.
 pub(super) struct Settings {
-    pub(super) plan: Plan,
+    /// Whose settings these are.
+    pub(super) family: &'static Family,
+    pub(super) speech: Speech,
     pub(super) method: Option<Template>,
     pub(super) body: Option<Template>,
     pub(super) pass_body: bool,
@@ -32,6 +36,8 @@ pub(super) struct Settings {
     pub(super) next_tries: u32,
     pub(super) next_timeout_ms: u64,
     pub(super) intercept_errors: bool,
+    /// Only GET and HEAD are passed, and what is not found is an error of ours.
+    pub(super) is_memcached: bool,
     pub(super) ignore_client_abort: bool,
     pub(super) hide: Hide,
     pub(super) pass_trailers: bool,
@@ -44,6 +50,12 @@ pub(super) struct Settings {
     pub(super) obey_limit_rate: bool,
     pub(super) obey_charset: bool,
     pub(super) target: Target,
+}
+
+/// What is spoken with backends.
+pub(super) enum Speech {
+    Http(Plan),
+    Other(Gateway),
 }
 
 /// How answers are buffered.
@@ -78,23 +90,23 @@ impl Hide {
         }
     }
 
-    fn compile(scope: &Scope<'_>) -> Hide {
-        const DEFAULT: [&[u8]; 8] = [
-            b"Date",
-            b"Server",
-            b"X-Pad",
+    fn compile(scope: &Scope<'_>, family: &Family) -> Hide {
+        const OF_HTTP: [&[u8]; 3] = [b"Date", b"Server", b"X-Pad"];
+        const DEFAULT: [&[u8]; 5] = [
             b"X-Accel-Expires",
             b"X-Accel-Redirect",
             b"X-Accel-Limit-Rate",
             b"X-Accel-Buffering",
             b"X-Accel-Charset",
         ];
-        let passed = scope.all(&d::PROXY_PASS_HEADER);
+        let passed = scope.all(family.pass_header);
         let is_passed = |name: &[u8]| passed.iter().any(|p| p.eq_ignore_ascii_case(name));
         let mut hide = Hide { known: 0, others: Vec::new() };
-        let own = scope.all(&d::PROXY_HIDE_HEADER);
+        let own = scope.all(family.hide_header);
         let own_names = own.iter().map(Vec::as_slice);
-        for name in DEFAULT.into_iter().filter(|name| !is_passed(name)).chain(own_names) {
+        let of_http = OF_HTTP.into_iter().filter(|_| family.scheme == PROXY.scheme);
+        let usual = DEFAULT.into_iter().chain(of_http).filter(|name| !is_passed(name));
+        for name in usual.chain(own_names) {
             match Known::of(name) {
                 Known::Other => hide.others.push(name.into()),
                 known => hide.known |= known.bit(),
@@ -105,21 +117,44 @@ impl Hide {
 }
 
 impl Settings {
-    pub(super) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, target: Target) -> Settings {
-        let ignored = scope.find(&d::PROXY_IGNORE_HEADERS).unwrap_or(0);
+    /// The settings of a `proxy_pass`.
+    pub(super) fn of_http(c: &mut Compiler<'_>, scope: &Scope<'_>, target: Target) -> Settings {
         let version = scope.get(&d::PROXY_HTTP_VERSION);
-        let mut connecting = Connecting {
-            timeout_ms: scope.get(&d::PROXY_CONNECT_TIMEOUT),
-            ..Connecting::default()
-        };
+        scope.find(&d::PROXY_HEADERS_HASH_MAX_SIZE);
+        scope.find(&d::PROXY_HEADERS_HASH_BUCKET_SIZE);
+        let method = scope.find(&d::PROXY_METHOD).map(|source| c.template(&source));
+        let body = scope.find(&d::PROXY_SET_BODY).map(|source| c.template(&source));
+        let redirects = Redirects::compile(c, scope, &target);
+        let speech = Speech::Http(Plan::compile(c, scope, version));
+        Settings {
+            method,
+            body,
+            redirects,
+            cookies: Cookies::compile(c, scope),
+            pass_trailers: scope.get(&d::PROXY_PASS_TRAILERS),
+            ..Settings::compile(c, scope, &PROXY, target, speech)
+        }
+    }
+
+    /// The settings of any way to pass requests on.
+    pub(super) fn compile(
+        c: &mut Compiler<'_>,
+        scope: &Scope<'_>,
+        family: &'static Family,
+        target: Target,
+        speech: Speech,
+    ) -> Settings {
+        let ignored = scope.find(family.ignore_headers).unwrap_or(0);
+        let mut connecting =
+            Connecting { timeout_ms: scope.get(family.connect_timeout), ..Connecting::default() };
         // Locations are told apart by the place of their block in the configuration.
         let span = scope.span();
         connecting.owner = (span.file.0 as usize) << 32 | span.start as usize;
-        if scope.get(&d::PROXY_SOCKET_KEEPALIVE) {
+        if scope.get(family.socket_keepalive) {
             connecting.options.keepalive =
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
-        let bind = scope.find(&bind::PROXY_BIND).flatten().and_then(|bind| {
+        let bind = scope.find(family.bind).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {
                 connecting.options.local = bind::local_address(&String::from_utf8_lossy(text));
@@ -127,34 +162,35 @@ impl Settings {
             }
             Some(c.template(&bind.address))
         });
-        let rate = scope.get(&d::PROXY_LIMIT_RATE);
+        let rate = scope.get(family.limit_rate);
         let rate = c.template(&rate);
-        let method = scope.find(&d::PROXY_METHOD).map(|source| c.template(&source));
-        let body = scope.find(&d::PROXY_SET_BODY).map(|source| c.template(&source));
-        let next = scope.get(&d::PROXY_NEXT_UPSTREAM);
-        let redirects = Redirects::compile(c, scope, &target);
+        let next = scope.get(family.next_upstream);
+        let is_memcached =
+            matches!(&speech, Speech::Other(Gateway { protocol: Protocol::Memcached { .. }, .. }));
         Settings {
-            plan: Plan::compile(c, scope, version),
-            method,
-            body,
-            pass_body: scope.get(&d::PROXY_PASS_REQUEST_BODY),
-            request_buffering: scope.get(&d::PROXY_REQUEST_BUFFERING),
+            family,
+            speech,
+            method: None,
+            body: None,
+            pass_body: scope.get(family.pass_request_body) && !is_memcached,
+            request_buffering: scope.get(family.request_buffering),
             connecting,
             bind,
             rate,
-            send_timeout_ms: scope.get(&d::PROXY_SEND_TIMEOUT),
-            read_timeout_ms: scope.get(&d::PROXY_READ_TIMEOUT),
+            send_timeout_ms: scope.get(family.send_timeout),
+            read_timeout_ms: scope.get(family.read_timeout),
             next: if next & next::OFF != 0 { 0 } else { next },
-            next_tries: scope.get(&d::PROXY_NEXT_UPSTREAM_TRIES).min(u64::from(u32::MAX)) as u32,
-            next_timeout_ms: scope.get(&d::PROXY_NEXT_UPSTREAM_TIMEOUT),
-            intercept_errors: scope.get(&d::PROXY_INTERCEPT_ERRORS),
-            ignore_client_abort: scope.get(&d::PROXY_IGNORE_CLIENT_ABORT),
-            hide: Hide::compile(scope),
-            pass_trailers: scope.get(&d::PROXY_PASS_TRAILERS),
-            store: Store::compile(c, scope),
-            redirects,
-            cookies: Cookies::compile(c, scope),
-            buffers: Buffers::compile(c, scope),
+            next_tries: scope.get(family.next_upstream_tries).min(u64::from(u32::MAX)) as u32,
+            next_timeout_ms: scope.get(family.next_upstream_timeout),
+            is_memcached,
+            intercept_errors: scope.get(family.intercept_errors),
+            ignore_client_abort: scope.get(family.ignore_client_abort),
+            hide: Hide::compile(scope, family),
+            pass_trailers: false,
+            store: Store::compile(c, scope, family),
+            redirects: Redirects::default(),
+            cookies: Cookies::default(),
+            buffers: Buffers::compile(c, scope, family),
             obey_redirect: ignored & ignore::REDIRECT == 0,
             obey_buffering: ignored & ignore::BUFFERING == 0,
             obey_limit_rate: ignored & ignore::LIMIT_RATE == 0,
@@ -187,9 +223,12 @@ impl Settings {
         rate.filter(|rate| *rate > 0)
     }
 
-    /// True when the backend is spoken to in HTTP/1.1.
-    pub(super) fn is_http11(&self) -> bool {
-        self.plan.version == HttpVersion::Http11
+    /// True when a body can be sent before its length is known.
+    pub(super) fn may_stream(&self) -> bool {
+        match &self.speech {
+            Speech::Http(plan) => plan.version == HttpVersion::Http11,
+            Speech::Other(gateway) => gateway.has_records(),
+        }
     }
 }
 
@@ -201,33 +240,36 @@ fn fnv(text: &[u8]) -> usize {
 }
 
 impl Buffers {
-    fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Buffers {
-        let buffers = scope.get(&d::PROXY_BUFFERS);
-        let head = scope.get(&d::PROXY_BUFFER_SIZE);
-        let (busy, busy_span) = match scope.find_spanned(&d::PROXY_BUSY_BUFFERS_SIZE) {
+    fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, family: &Family) -> Buffers {
+        let name = family.name;
+        let buffers = scope.get(family.buffers);
+        let head = scope.get(family.buffer_size);
+        let (busy, busy_span) = match scope.find_spanned(family.busy_buffers_size) {
             Some((busy, span)) => (Some(busy), Some(span)),
             None => (None, None),
         };
         let larger = head.max(buffers.size);
         let all = buffers.number * buffers.size;
         if buffers.number < 2 {
-            scope.error(scope.span(), "there must be at least 2 \"proxy_buffers\"");
+            scope.error(scope.span(), format!("there must be at least 2 \"{name}_buffers\""));
         }
         let busy_size = busy.unwrap_or(2 * larger);
         if busy.is_some() && busy_size < larger {
-            let reason = "\"proxy_busy_buffers_size\" must be equal to or greater than the maximum \
-                          of the value of \"proxy_buffer_size\" and one of the \"proxy_buffers\"";
+            let reason = format!(
+                "\"{name}_busy_buffers_size\" must be equal to or greater than the maximum of the \
+                 value of \"{name}_buffer_size\" and one of the \"{name}_buffers\""
+            );
             scope.error(busy_span, reason);
         }
         if busy_size > all.saturating_sub(buffers.size) {
-            let reason = "\"proxy_busy_buffers_size\" must be less than the size of all \
-                          \"proxy_buffers\" minus one buffer";
+            let reason = format!(
+                "\"{name}_busy_buffers_size\" must be less than the size of all \"{name}_buffers\" \
+                 minus one buffer"
+            );
             scope.error(busy_span.or(Some(scope.span())), reason);
         }
-        scope.find(&d::PROXY_TEMP_FILE_WRITE_SIZE);
-        scope.find(&d::PROXY_HEADERS_HASH_MAX_SIZE);
-        scope.find(&d::PROXY_HEADERS_HASH_BUCKET_SIZE);
-        let on = scope.get(&d::PROXY_BUFFERING);
+        scope.find(family.temp_file_write_size);
+        let on = scope.get(family.buffering);
         // Many backends answer with less than all buffers hold: then one read takes all of it.
         let step = busy.unwrap_or(all) as usize;
         Buffers {
@@ -235,8 +277,8 @@ impl Buffers {
             head: head as usize,
             memory: all as usize,
             step: if on { step.clamp(4096, 64 * 1024) } else { head as usize },
-            file_max: scope.get(&d::PROXY_MAX_TEMP_FILE_SIZE),
-            folder: c.temp_folder(scope.get(&d::PROXY_TEMP_PATH)),
+            file_max: scope.get(family.max_temp_file_size),
+            folder: c.temp_folder(scope.get(family.temp_path)),
         }
     }
 }

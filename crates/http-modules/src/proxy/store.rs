@@ -3,7 +3,7 @@
 //! What passes to the client is written to a temporary file, which takes its name when the answer
 //! is complete. A file that cannot be written costs the copy, not the answer.
 
-use super::directives as d;
+use super::family::Family;
 use super::settings::Settings;
 use config::{Args, Invalid, Scope};
 use http::temp::TempFile;
@@ -35,9 +35,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Option<Store> {
-        let mode = scope.get(&d::PROXY_STORE_ACCESS);
-        let path = scope.get(&d::PROXY_STORE)?;
+    pub(super) fn compile(
+        c: &mut Compiler<'_>,
+        scope: &Scope<'_>,
+        family: &Family,
+    ) -> Option<Store> {
+        let mode = scope.get(family.store_access);
+        let path = scope.get(family.store)?;
         let path = (path.constant() != Some(b"on")).then(|| c.template(&path));
         Some(Store { path, prefix: c.full_path(""), mode })
     }
@@ -85,7 +89,7 @@ impl Store {
 ///
 /// # Errors
 /// A word that is none of these.
-pub(super) fn read_access(args: &Args<'_>) -> Result<u32, Invalid> {
+pub(crate) fn read_access(args: &Args<'_>) -> Result<u32, Invalid> {
     let mut mode = 0;
     for (i, word) in args.words().iter().enumerate() {
         let text = word.str();
@@ -245,7 +249,7 @@ impl Pull for Kept {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::proxy::directives as d;
 
     #[test]
     fn permissions() {

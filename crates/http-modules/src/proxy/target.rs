@@ -30,6 +30,8 @@ pub(super) enum Target {
 /// A URL with variables.
 pub(super) struct Variable {
     url: Template,
+    /// An address alone, without scheme and path.
+    is_address: bool,
     groups: SharedGroups,
     look_up: LookUp,
 }
@@ -120,7 +122,12 @@ pub(super) fn compile(
     let groups = c.state::<SharedGroups>().clone();
     let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
     let Some(url) = source.constant() else {
-        return Ok(Target::Variable(Variable { url: c.template(source), groups, look_up }));
+        return Ok(Target::Variable(Variable {
+            url: c.template(source),
+            is_address: false,
+            groups,
+            look_up,
+        }));
     };
     let text = String::from_utf8_lossy(url).into_owned();
     let url = split(&text)?;
@@ -153,6 +160,40 @@ pub(super) fn compile(
     }))
 }
 
+/// Compiles the address of a `fastcgi_pass` and its kin.
+///
+/// # Errors
+/// nginx's words, without the place.
+pub(crate) fn compile_address(
+    c: &mut Compiler<'_>,
+    scope: &Scope<'_>,
+    source: &config::Template,
+) -> Result<Target, String> {
+    let groups = c.state::<SharedGroups>().clone();
+    let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
+    let Some(address) = source.constant() else {
+        let url = c.template(source);
+        return Ok(Target::Variable(Variable { url, is_address: true, groups, look_up }));
+    };
+    let text = String::from_utf8_lossy(address).into_owned();
+    let parsed = upstream::Target::parse(&text)
+        .map_err(|reason| format!("{reason} in upstream \"{text}\""))?;
+    let is_group = groups.0.borrow().named(&parsed.text).is_some();
+    if parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
+        return Err(format!("no port in upstream \"{text}\""));
+    }
+    let group = groups.0.borrow_mut().locate(&parsed, PORT, &SystemNames)?;
+    let port = parsed.port.map_or_else(String::new, |port| port.to_string());
+    Ok(Target::Fixed(Fixed {
+        group,
+        host: text.as_bytes().into(),
+        port: port.into_bytes().into(),
+        path: None,
+        name: Box::default(),
+        url: text.as_bytes().into(),
+    }))
+}
+
 /// Where the request goes. A fault is logged; the status answers it.
 pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
     match target {
@@ -170,7 +211,7 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
         Target::Variable(variable) => {
             let url = variable.url.value(x);
             let text = String::from_utf8_lossy(x.text(url)).into_owned();
-            resolve_variable(x, &text, &variable.groups).map_err(|reason| {
+            resolve_variable(x, &text, variable.is_address, &variable.groups).map_err(|reason| {
                 x.log_error(Level::Error, format_args!("{reason}"));
                 500
             })
@@ -181,11 +222,19 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
 fn resolve_variable(
     x: &mut Exchange,
     text: &str,
+    is_address: bool,
     groups: &SharedGroups,
 ) -> Result<Place, String> {
-    let url = split(text).map_err(|reason| format!("{reason} in \"{text}\""))?;
+    let url = match is_address {
+        true => Url { host: text, path: "" },
+        false => split(text).map_err(|reason| format!("{reason} in \"{text}\""))?,
+    };
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
+    let is_group = groups.0.borrow().named(&parsed.text).is_some();
+    if is_address && parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
+        return Err(format!("no port in upstream \"{text}\""));
+    }
     let port = parsed.port.unwrap_or(PORT);
     let path = match url.path {
         "" => None,

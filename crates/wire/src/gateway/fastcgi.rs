@@ -234,7 +234,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(pieces in proptest::collection::vec(proptest::collection::vec(0u8..8, 0..30), 0..8)) {
+        fn no_bytes_panic(
+            pieces in proptest::collection::vec(proptest::collection::vec(0u8..8, 0..30), 0..8),
+        ) {
             let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
             // Any verdict will do.
             let _ = decoded(&pieces);
