@@ -106,11 +106,13 @@ fn a_missing_events_block_is_found_after_the_syntax() {
 
 #[test]
 fn the_configuration_is_dumped_with_its_includes() {
-    let config = Config::new("events {}\ninclude conf/*.conf;\n").file("conf/a.conf", "# a");
+    let config =
+        Config::new("events { use poll; }\ninclude conf/*.conf;\n").file("conf/a.conf", "# a");
     let outcome = tested(config, &["-T"]).expect(0);
     let parts: Vec<&str> = outcome.stdout.split("# configuration file ").collect();
     assert_eq!(parts.len(), 3, "{outcome}");
-    assert!(parts[1].ends_with("/nginx.conf:\nevents {}\ninclude conf/*.conf;\n\n"), "{outcome}");
+    let text = "/nginx.conf:\nevents { use poll; }\ninclude conf/*.conf;\n\n";
+    assert!(parts[1].ends_with(text), "{outcome}");
     assert!(parts[2].ends_with("/conf/a.conf:\n# a\n"), "{outcome}");
 }
 

@@ -204,13 +204,14 @@ fn worker_connections_limits_a_worker() {
 #[test]
 fn multi_accept_takes_all_that_wait() {
     // Each client has sent its request before the worker looks: one that takes a single client
-    // at a time never has two of them, one that takes all has more than it may.
+    // at a time never has two of them, one that takes all has more than it may. (io_uring looks
+    // at a new client only when it looks for the next one, too.)
     let all = Config::new(
-        "events { worker_connections 2; multi_accept on; }
+        "events { use epoll; worker_connections 2; multi_accept on; }
          http { server { listen 127.0.0.1:%%PORT_0%%; return 204; } }",
     );
     let one = Config::new(
-        "events { worker_connections 2; }
+        "events { use epoll; worker_connections 2; }
          http { server { listen 127.0.0.1:%%PORT_0%%; return 204; } }",
     );
     for (config, at_once) in [(all, true), (one, false)] {
