@@ -96,7 +96,9 @@ plain! {
         /// How much more than its share a peer may have under way, in hundredths of the share;
         /// 0 is without a bound.
         pub(crate) factor: u32,
-        pub(crate) unused: [u32; 2],
+        /// The most requests under way at all peers together; 0 is no limit.
+        pub(crate) most_requests: u32,
+        pub(crate) unused: u32,
     }
 }
 
@@ -223,6 +225,9 @@ impl State<'_> {
     pub fn pick(&mut self, ask: &Ask<'_>, tried: &mut Tried) -> Option<PeerIndex> {
         self.head.clock = self.head.clock.max(ask.now);
         self.head.clock_ms = self.head.clock_ms.max(ask.now_ms);
+        if self.is_at_limit() {
+            return None;
+        }
         if self.is_single() {
             let peer = &mut self.peers[0];
             let bound = ask.bound.contains(&0) && !peer.is_barred() && !peer.is_full();
@@ -366,6 +371,18 @@ impl State<'_> {
         (self.method().settle)(self, peer);
     }
 
+    /// Lets at most so many requests be under way at all peers together; 0 is no limit.
+    pub fn set_most_requests(&mut self, most: u32) {
+        self.head.most_requests = most;
+    }
+
+    /// Whether as many requests are under way as may be.
+    pub fn is_at_limit(&self) -> bool {
+        let most = u64::from(self.head.most_requests);
+        let conns = |tier: usize| u64::from(self.head.tiers[tier].conns);
+        most != 0 && conns(0) + conns(1) >= most
+    }
+
     /// Bounds what a peer may have under way to so many hundredths of its share; 0 does not.
     /// Algorithms that go by a key keep to it.
     pub fn set_factor(&mut self, hundredths: u32) {
@@ -400,7 +417,7 @@ impl State<'_> {
     pub fn is_busy(&self) -> bool {
         let busy =
             |peer: &Peer| peer.is_in() && peer.is_full() && !peer.is_resting(self.head.clock);
-        self.peers.iter().any(busy)
+        self.is_at_limit() || self.peers.iter().any(busy)
     }
 
     /// How often a request may try at most: the peers of both tiers that are neither down nor
@@ -575,6 +592,21 @@ mod tests {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(seen.len(), count - 1, "all but the resting one take turns");
+        }
+    }
+
+    #[test]
+    fn all_requests_together_are_bounded() {
+        for count in [1, 3] {
+            let mut memory = Memory::new(&round_robin::METHOD, &options(&vec![1; count]), &[]);
+            let mut state = memory.state();
+            state.set_most_requests(2);
+            let pick = |state: &mut State<'_>| state.pick(&Ask::at(1), &mut Tried::new());
+            let first = pick(&mut state).expect("a peer");
+            assert!(pick(&mut state).is_some());
+            assert_eq!((pick(&mut state), state.is_busy()), (None, true));
+            state.done(first);
+            assert!(pick(&mut state).is_some());
         }
     }
 

@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use balance::outlier::Grade;
 use balance::{Ask, Key, PeerIndex, Took, Tried, Verdict};
 use net::{ConnectOptions, Stream};
 use rustix::io::Errno as sys;
@@ -24,7 +25,9 @@ use smallvec::SmallVec;
 use system::errno::Errno;
 use system::socket::SocketError;
 
+use crate::book::Count;
 use crate::group::{Group, Idle};
+use crate::methods::Moment;
 
 /// The picks of one request.
 pub struct Attempts {
@@ -41,7 +44,13 @@ pub struct Attempts {
     /// When the open attempt began, and how long it took to the head of its answer.
     picked_ms: u64,
     header_ms: Option<u32>,
+    /// The open attempt got an answer, which counts.
+    has_answer: bool,
     when_answered: Option<Box<dyn FnOnce()>>,
+    /// That of the open attempt's answer.
+    status: Option<u16>,
+    /// The request was given to another peer after a failure.
+    is_retrying: bool,
 }
 
 /// Nobody is left to ask: nginx says `no live upstreams`.
@@ -62,6 +71,10 @@ pub enum Outcome {
     /// back, the same peer may be picked again, and the next connection is a new one.
     Stale,
 }
+
+/// The bits of an owner from here on tell kinds of connections apart, which locations never
+/// share: 0 is the plain one.
+pub const KIND_SHIFT: u32 = 48;
 
 /// What a new connection needs to know.
 #[derive(Clone, Debug, Default)]
@@ -125,7 +138,10 @@ impl Attempts {
             bound: SmallVec::new(),
             picked_ms: begun_ms,
             header_ms: None,
+            has_answer: false,
             when_answered: None,
+            status: None,
+            is_retrying: false,
         }
     }
 
@@ -158,12 +174,25 @@ impl Attempts {
             bound: &self.bound,
             index: None,
         };
+        let is_first = self.tried.is_empty();
         let peer = self.group.pick(&ask, &mut self.tried).ok_or(NoPeer)?;
+        if is_first {
+            self.group.retries().begun();
+        }
         self.group.live().load.begin(now_ms);
         self.current = Some(peer);
         self.picked_ms = now_ms;
         self.header_ms = None;
+        self.status = None;
         Ok(peer)
+    }
+
+    /// Whether the request may be tried again, as far as `retry_budget` and `circuit_breaker` are
+    /// concerned. A retry that may be made is counted: ask when nothing else speaks against it.
+    pub fn take_retry(&mut self) -> bool {
+        let may = self.group.retries().take(self.is_retrying);
+        self.is_retrying |= may;
+        may
     }
 
     /// What the request is balanced by: before the first pick.
@@ -187,13 +216,42 @@ impl Attempts {
     /// The head of the answer of the open attempt is there (stream: the connection, or the first
     /// byte). Only algorithms that measure want to know.
     pub fn answered(&mut self) {
-        let (Some(peer), true) = (self.current, self.group.choice().method.timing.is_some()) else {
-            return;
-        };
-        let now_ms = net::now();
+        self.reached_at(Moment::Head, net::now());
+    }
+
+    /// As [`Attempts::answered`], for any moment, at `now_ms` of the loop's clock: that by which
+    /// the group's algorithm measures counts.
+    pub fn reached_at(&mut self, moment: Moment, now_ms: u64) {
+        let choice = self.group.choice();
+        let wanted = choice.method.timing.is_some() && choice.moment == moment;
+        let (Some(peer), true, None) = (self.current, wanted, self.header_ms) else { return };
         let header_ms = elapsed_ms(self.picked_ms, now_ms);
         self.header_ms = Some(header_ms);
         self.group.live().home.answered(peer, header_ms, now_ms);
+    }
+
+    /// The open attempt got an answer: its status, and the bytes that went both ways so far.
+    pub fn tell_answer(&mut self, status: u16, sent: u64, received: u64) {
+        let Some(peer) = self.current else { return };
+        self.status = Some(status);
+        let live = self.group.live();
+        let Some(shared) = live.home.shared() else { return };
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        shared.tell(peer, Count::Responses, class, 1);
+        shared.tell(peer, Count::Sent, 0, sent);
+        shared.tell(peer, Count::Received, 0, received);
+        let header_ms = elapsed_ms(self.picked_ms, net::now());
+        shared.tell(peer, Count::HeaderMs, 0, header_ms.into());
+        self.has_answer = true;
+    }
+
+    /// More bytes of the answer came.
+    pub fn tell_received(&self, bytes: u64) {
+        if let Some(peer) = self.current
+            && let Some(shared) = self.group.live().home.shared()
+        {
+            shared.tell(peer, Count::Received, 0, bytes);
+        }
     }
 
     /// Does `work` when the open attempt ends with an answer that was taken, whole or not.
@@ -288,15 +346,26 @@ impl Attempts {
         {
             work();
         }
-        let mut live = self.group.live();
-        live.load.end();
         let failed = outcome == Outcome::Failed;
         let now_ms = net::now();
+        if self.group.choice().rules.is_some()
+            && let Some(grade) = self.grade(outcome)
+        {
+            self.group.judge(peer, grade, now_ms);
+        }
+        let mut live = self.group.live();
+        live.load.end();
         let took = self.group.choice().method.timing.map(|_| Took {
             header_ms: self.header_ms,
             total_ms: elapsed_ms(self.picked_ms, now_ms),
             failed: outcome != Outcome::Ok,
         });
+        if std::mem::take(&mut self.has_answer)
+            && let Some(shared) = live.home.shared()
+        {
+            let total_ms = elapsed_ms(self.picked_ms, now_ms);
+            shared.tell(peer, Count::ResponseMs, 0, total_ms.into());
+        }
         let verdict = live.home.end(peer, failed, took, now_ms);
         match outcome {
             Outcome::Stale => {
@@ -325,9 +394,24 @@ fn elapsed_ms(from_ms: u64, to_ms: u64) -> u32 {
     u32::try_from(to_ms.saturating_sub(from_ms)).unwrap_or(u32::MAX)
 }
 
+impl Attempts {
+    /// What the end of the open attempt says of the peer, if anything.
+    fn grade(&self, outcome: Outcome) -> Option<Grade> {
+        match (outcome, self.status) {
+            (Outcome::Stale, _) | (Outcome::NotCounted, None) => None,
+            (_, Some(500..)) => Some(Grade::ServerError),
+            (Outcome::Failed, _) => Some(Grade::Failed),
+            (Outcome::Ok | Outcome::NotCounted, _) => Some(Grade::Good),
+        }
+    }
+}
+
 impl Drop for Attempts {
     fn drop(&mut self) {
         self.done(Outcome::NotCounted);
+        if self.is_retrying {
+            self.group.retries().over();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use balance::PeerOptions;
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read};
 use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
-use crate::methods;
+use crate::{guard, methods};
 use crate::target::{Host, Target};
 
 /// The blocks of both engines.
@@ -20,6 +20,7 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::HASH,
     &methods::RANDOM,
     &methods::LEAST_TIME,
+    &methods::STREAM_LEAST_TIME,
     &methods::FAIR,
     &methods::LC,
     &methods::WLC,
@@ -28,6 +29,9 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::FIRST,
     &methods::HASH_BALANCE_FACTOR,
     &methods::QUEUE,
+    &guard::OUTLIER_DETECTION,
+    &guard::RETRY_BUDGET,
+    &guard::CIRCUIT_BREAKER,
     &ZONE,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,

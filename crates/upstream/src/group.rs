@@ -17,7 +17,8 @@ use session::budget::Permit;
 use session::variables::Template;
 use system::socket::Address;
 
-use crate::attempts::Attempts;
+use crate::attempts::{Attempts, KIND_SHIFT};
+use crate::guard::Retries;
 use crate::home::Home;
 use crate::membership::{ZonePlace, options};
 use crate::methods::{Choice, KeySource};
@@ -186,6 +187,8 @@ pub struct Group {
     pub(crate) zone: OnceCell<ZonePlace>,
     /// The names that are looked up while the program runs.
     pub(crate) names: OnceCell<crate::names::Names>,
+    /// The file that changes are written to.
+    pub(crate) state: OnceCell<std::path::PathBuf>,
     choice: Choice,
     /// The key's template once the engine compiled it.
     key: OnceCell<Template>,
@@ -193,6 +196,7 @@ pub struct Group {
     extra: OnceCell<Box<dyn Any>>,
     keepalive: Keepalive,
     queue: Queue,
+    retries: Retries,
     live: RefCell<Live>,
 }
 
@@ -277,7 +281,7 @@ impl Group {
             .collect();
         let peers = with_lanes(peers);
         let mut memory = Memory::new(settings.choice.method, &primaries, &backups);
-        memory.state().set_factor(settings.choice.factor);
+        settings.choice.apply(&mut memory.state());
         let live = Live {
             home: Home::Own(memory),
             load: Load::default(),
@@ -287,13 +291,16 @@ impl Group {
             retired: false,
         };
         let queue = Queue::new(settings.choice.queue);
+        let retries = Retries::new(settings.choice.budget, settings.choice.breaker);
         Rc::new(Group {
             queue,
+            retries,
             name: settings.name,
             roster: RefCell::new(Roster { generation: 0, peers }),
             wanted,
             zone: OnceCell::new(),
             names: OnceCell::new(),
+            state: OnceCell::new(),
             choice: settings.choice,
             key: OnceCell::new(),
             extra: OnceCell::new(),
@@ -347,6 +354,10 @@ impl Group {
     /// Requests of this worker that wait for a peer.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(crate) fn retries(&self) -> &Retries {
+        &self.retries
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -508,7 +519,10 @@ impl Group {
         owner: usize,
     ) -> Option<Idle> {
         let lane = self.peer(peer).lane;
-        let fits = |idle: &Idle| !self.keepalive.local || idle.owner == owner;
+        let fits = |idle: &Idle| match self.keepalive.local {
+            true => idle.owner == owner,
+            false => (idle.owner ^ owner) >> KIND_SHIFT == 0,
+        };
         let mut live = self.live.borrow_mut();
         loop {
             let idle = live.pool.take(lane, fits)?;

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use balance::outlier::{Grade, Sign};
 use balance::{
     Ask, Block, Block1k, Block16k, Block64, Block128k, Health, Index, Members, Memory, PeerIndex,
     State, Took, Tried, Verdict,
@@ -172,6 +173,16 @@ impl Home {
                 verdict
             }
         }
+    }
+
+    /// Judges how a request ended: see [`State::judge`].
+    pub(crate) fn judge(
+        &mut self,
+        peer: PeerIndex,
+        grade: Grade,
+        now_ms: u64,
+    ) -> Vec<(PeerIndex, Sign)> {
+        self.look(|state| state.judge(peer, grade, now_ms))
     }
 
     /// Whether a peer could be used if it were not full: see [`State::is_busy`].

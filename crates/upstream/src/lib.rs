@@ -21,6 +21,7 @@ mod compile;
 pub mod directives;
 mod group;
 pub mod health;
+pub mod guard;
 mod home;
 mod membership;
 pub mod methods;
@@ -31,13 +32,15 @@ mod records;
 pub mod resolver;
 pub mod target;
 
-pub use attempts::{Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome};
-pub use balance::{Key, PeerIndex, PeerOptions, Verdict};
+pub use attempts::{
+    Attempts, ConnectError, ConnectFailure, Connecting, KIND_SHIFT, Lease, NoPeer, Outcome,
+};
+pub use balance::{Health, Key, PeerIndex, PeerOptions, Verdict};
 pub use book::Statistics;
 pub use compile::{Groups, Surroundings, implied};
 pub use directives::DIRECTIVES;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
-pub use methods::{Choice, KeySource};
+pub use methods::{Choice, KeySource, Moment};
 pub use queue::{NotServed, QueueLine};
 pub use records::Origin;
 pub use target::{Host, Names, SystemNames, Target};

@@ -52,6 +52,12 @@ impl std::fmt::Debug for ZoneMemory {
     }
 }
 
+impl ZonePlace {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 pub(crate) fn options(members: &[Member]) -> Vec<PeerOptions> {
     members.iter().map(|member| member.options).collect()
 }
@@ -138,7 +144,7 @@ impl Group {
         let room = [primaries.len() + free - free / 4, backups.len() + free / 4];
         let method = self.choice().method;
         let mut memory = Memory::with_room(method, &primaries, &backups, room);
-        memory.state().set_factor(self.choice().factor);
+        self.choice().apply(&mut memory.state());
         memory
     }
 
@@ -156,7 +162,7 @@ impl Group {
     fn settle(&self, shared: &Shared) {
         shared.with(|state| {
             state.set_method(self.choice().method);
-            state.set_factor(self.choice().factor);
+            self.choice().apply(state);
             let mut present = Present::read(shared, state);
             let mut newcomers = Vec::new();
             for (tier, members) in [Tier::Primary, Tier::Backup].into_iter().zip(&self.wanted) {

@@ -1,18 +1,32 @@
 //! The directives of an `upstream` block that choose the algorithm, as data.
 
+use balance::outlier::Rules;
 use balance::{
-    Method, fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, sed,
-    wlc,
+    Method, State, fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous,
+    sed, wlc,
 };
 use config::{Args, Arity, Directive, Invalid, Repeat, Scope, Span, Template, read};
 use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 
 use crate::directives::SERVER;
+use crate::guard::{Breaker, Budget, CIRCUIT_BREAKER, OUTLIER_DETECTION, RETRY_BUDGET};
 use crate::queue::QueueLine;
 
 /// Those of which a block has one.
-static METHODS: &[&Directive<Choice>] =
-    &[&LEAST_CONN, &IP_HASH, &HASH, &RANDOM, &LEAST_TIME, &FAIR, &LC, &WLC, &SED, &NQ, &FIRST];
+static METHODS: &[&Directive<Choice>] = &[
+    &LEAST_CONN,
+    &IP_HASH,
+    &HASH,
+    &RANDOM,
+    &LEAST_TIME,
+    &STREAM_LEAST_TIME,
+    &FAIR,
+    &LC,
+    &WLC,
+    &SED,
+    &NQ,
+    &FIRST,
+];
 
 /// How a group chooses.
 #[derive(Clone, Debug)]
@@ -25,6 +39,24 @@ pub struct Choice {
     pub factor: u32,
     /// See `queue`.
     pub queue: QueueLine,
+    /// See `outlier_detection`.
+    pub rules: Option<Rules>,
+    /// See `retry_budget`.
+    pub budget: Option<Budget>,
+    /// See `circuit_breaker`.
+    pub breaker: Breaker,
+    /// Until when `least_time` measures.
+    pub moment: Moment,
+}
+
+/// A moment of an answer that an algorithm can measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Moment {
+    /// The head of the answer is there; in a `stream` block the connection.
+    #[default]
+    Head,
+    /// The first byte is there.
+    FirstByte,
 }
 
 /// What requests are balanced by.
@@ -43,7 +75,23 @@ impl Choice {
     /// A choice without a key.
     pub const fn plain(method: &'static Method) -> Choice {
         let queue = QueueLine { most: 0, timeout_ms: 0 };
-        Choice { method, key: KeySource::Nothing, factor: 0, queue }
+        Choice {
+            method,
+            key: KeySource::Nothing,
+            factor: 0,
+            queue,
+            rules: None,
+            budget: None,
+            breaker: Breaker { max_requests: 0, max_retries: 0 },
+            moment: Moment::Head,
+        }
+    }
+
+    /// Tells a state what it keeps to.
+    pub(crate) fn apply(&self, state: &mut State<'_>) {
+        state.set_factor(self.factor);
+        state.set_rules(self.rules.unwrap_or_default());
+        state.set_most_requests(self.breaker.max_requests);
     }
 }
 
@@ -127,6 +175,20 @@ pub static LEAST_TIME: Directive<Choice> = Directive::new("least_time", &[UPSTRE
          Of more than 256 servers as many are drawn for each request.",
     )
     .example("upstream backend { least_time header; server 127.0.0.1:8081; }");
+
+/// Balancing by time, of sessions.
+pub static STREAM_LEAST_TIME: Directive<Choice> =
+    Directive::new("least_time", &[STREAM_UPSTREAM], stream_least_time)
+        .takes(Arity::Between(1, 2))
+        .syntax("least_time connect | first_byte | last_byte [inflight];")
+        .text(
+            "The next session goes to the server that is expected to be the quickest: by its \
+             average time until the connection stands (`connect`), the first byte comes \
+             (`first_byte`) or the session ends (`last_byte`), and the sessions that it has under \
+             way, in proportion to its weight. With `inflight` the time that these have waited \
+             already counts too. Servers of about the same speed take turns.",
+        )
+        .example("upstream backend { least_time connect; server 127.0.0.1:8081; }");
 
 /// Balancing by time, to the millisecond.
 pub static FAIR: Directive<Choice> = plain("fair", |_| Ok(Choice::plain(&fair::METHOD)))
@@ -278,6 +340,28 @@ fn queue(args: &Args<'_>) -> Result<QueueLine, Invalid> {
     Ok(QueueLine { most, timeout_ms })
 }
 
+fn stream_least_time(args: &Args<'_>) -> Result<Choice, Invalid> {
+    let inflight = args.len() == 2;
+    if inflight && args.word(1).bytes() != b"inflight" {
+        return Err(invalid_parameter(args, 1));
+    }
+    let moment = match args.word(0).bytes() {
+        b"first_byte" => Moment::FirstByte,
+        _ => Moment::Head,
+    };
+    let method = match (args.word(0).bytes(), inflight) {
+        (b"connect" | b"first_byte", false) => &least_time::HEADER,
+        (b"connect" | b"first_byte", true) => &least_time::HEADER_INFLIGHT,
+        (b"last_byte", false) => &least_time::LAST_BYTE,
+        (b"last_byte", true) => &least_time::LAST_BYTE_INFLIGHT,
+        _ => {
+            let message = format!("invalid value \"{}\"", args.str(0));
+            return Err(Invalid::new(message).at(0));
+        }
+    };
+    Ok(Choice { moment, ..Choice::plain(method) })
+}
+
 fn factor(args: &Args<'_>) -> Result<u64, Invalid> {
     let percent = read::number(args)?;
     if percent != 0 && !(100..=100_000).contains(&percent) {
@@ -313,6 +397,9 @@ pub(crate) fn compile(block: &Scope<'_>) -> (Choice, Option<Span>) {
         block.error(span.unwrap_or(block.span()), "\"first\" works with \"max_conns\" only");
     }
     choice.queue = block.local(&QUEUE).unwrap_or_default();
+    choice.rules = block.local(&OUTLIER_DETECTION);
+    choice.budget = block.local(&RETRY_BUDGET);
+    choice.breaker = block.local(&CIRCUIT_BREAKER).unwrap_or_default();
     (choice, span)
 }
 

@@ -150,7 +150,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
                 let status = answer.status();
                 let bit = next::of_status(status);
                 let worth = bit != 0 && attempts.tries_left() > 1;
-                if worth && may_repeat(settings, x, call, &attempts, bit) {
+                if worth && may_repeat(settings, x, call, &mut attempts, bit) {
                     record_end(x, started, Some(status));
                     finish(x, &context, &mut attempts, blame(bit));
                     continue;
@@ -186,7 +186,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
                 record_end(x, started, Some(status));
                 finish(x, &context, &mut attempts, Outcome::Failed);
                 let left = attempts.tries_left() > 0;
-                if !left || !may_repeat(settings, x, call, &attempts, bit) {
+                if !left || !may_repeat(settings, x, call, &mut attempts, bit) {
                     return Verdict::Status(status);
                 }
             }
@@ -246,7 +246,7 @@ fn may_repeat(
     settings: &Settings,
     x: &Exchange,
     call: &Call,
-    attempts: &Attempts,
+    attempts: &mut Attempts,
     bit: u32,
 ) -> bool {
     let unsafe_method = matches!(x.request.method, Method::Post | Method::Lock | Method::Patch);
@@ -256,7 +256,8 @@ fn may_repeat(
     };
     let spent = net::now().saturating_sub(attempts.begun_ms());
     let in_time = settings.next_timeout_ms == 0 || spent < settings.next_timeout_ms;
-    settings.next & needed == needed && !(call.sent && call.streamed) && in_time
+    let may = settings.next & needed == needed && !(call.sent && call.streamed) && in_time;
+    may && attempts.take_retry()
 }
 
 fn no_peers(

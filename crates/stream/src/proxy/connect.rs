@@ -8,7 +8,8 @@ use session::log::Level;
 use system::errno::Errno;
 use system::socket::{Address, SocketError};
 use upstream::{
-    Attempts, ConnectError, ConnectFailure, Connecting, Lease, NoPeer, Outcome, PeerIndex, Verdict,
+    Attempts, ConnectError, ConnectFailure, Connecting, Lease, Moment, NoPeer, Outcome, PeerIndex,
+    Verdict,
 };
 use wire::proxy_protocol::{Carrier, Ends, write_binary, write_line};
 
@@ -112,7 +113,8 @@ fn may_go_on(s: &Session, settings: &Settings, attempts: &mut Attempts) -> Resul
     failed(s, attempts);
     let waited = net::now().saturating_sub(attempts.begun_ms());
     let too_late = settings.next_timeout_ms > 0 && waited >= settings.next_timeout_ms;
-    if attempts.tries_left() == 0 || !settings.next || too_late {
+    let may = attempts.tries_left() > 0 && settings.next && !too_late;
+    if !may || !attempts.take_retry() {
         return Err(BAD_GATEWAY);
     }
     Ok(())
@@ -123,6 +125,14 @@ pub(super) fn failed(s: &Session, attempts: &mut Attempts) {
     if attempts.done(Outcome::Failed) == Verdict::Disabled {
         s.log_error(Level::Warn, format_args!("upstream server temporarily disabled"));
     }
+}
+
+/// The session is over, and its peer did well.
+pub(super) fn done(s: &Session, attempts: &mut Attempts) {
+    if let Some(answered_ms) = s.counts.answered_ms.get() {
+        attempts.reached_at(Moment::FirstByte, answered_ms);
+    }
+    attempts.done(Outcome::Ok);
 }
 
 /// The connection stands: logs and measurements learn of it.

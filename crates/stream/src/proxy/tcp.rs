@@ -7,9 +7,9 @@ use std::rc::Rc;
 use net::{Closing, OutQueue, Side, TunnelEnd, TunnelSettings, tunnel};
 use session::log::Level;
 use system::errno::Errno;
-use upstream::{Group, Outcome};
+use upstream::Group;
 
-use super::connect::{connected, connection, header};
+use super::connect::{connected, connection, done, header};
 use super::settings::Settings;
 use crate::client::Client;
 use crate::journey::{INTERNAL_ERROR, OK};
@@ -52,7 +52,7 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
         tunnel(client, &stream, to_second, &how, &counts, tell).await
     };
     note_traffic(s);
-    attempts.done(Outcome::Ok);
+    done(s, &mut attempts);
     ended(s, end);
     OK
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use net::{Datagrams, Timer};
 use session::log::Level;
 use system::errno::Errno;
-use upstream::{Attempts, Group, Outcome};
+use upstream::{Attempts, Group};
 
 use super::connect::{self, connected};
 use super::settings::Settings;
@@ -260,7 +260,7 @@ impl Exchange<'_> {
                 return BAD_GATEWAY;
             }
         }
-        attempts.done(Outcome::Ok);
+        connect::done(s, attempts);
         OK
     }
 
