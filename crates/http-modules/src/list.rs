@@ -46,6 +46,8 @@ pub static MODULES: &[&Module] = &[
     &crate::empty_gif::MODULE,
     &crate::dav::MODULE,
     &crate::stub_status::MODULE,
+    &crate::api::MODULE,
+    &crate::prometheus::MODULE,
     &crate::random_index::MODULE,
     &crate::index::MODULE,
     &crate::autoindex::MODULE,

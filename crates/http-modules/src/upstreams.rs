@@ -44,7 +44,9 @@ impl Lifecycle for SharedGroups {
     }
 
     fn worker_began(&self, number: usize) {
-        self.0.borrow().iter().for_each(|group| group.enter_worker(number));
+        let groups = self.0.borrow();
+        groups.iter().for_each(|group| group.enter_worker(number));
+        groups.all_named().for_each(|group| upstream::admin::announce("http", group));
     }
 
     fn worker_ends(&self) {
@@ -59,7 +61,7 @@ impl Lifecycle for SharedGroups {
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let resolvers = c.state::<Resolvers>().clone();
     let surroundings =
-        Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers };
+        Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers, logs: c.logs };
     let groups = Groups::compile(scope, &surroundings);
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
@@ -95,6 +97,10 @@ pub(crate) fn chosen(x: &mut Exchange, group: &Group, peer: PeerIndex) {
 
 /// The head of the answer of the open attempt is there, and `UpstreamLog` has its fields.
 pub(crate) fn answered(x: &mut Exchange, attempts: &mut Attempts) {
+    if let Some(last) = x.state_or_default::<UpstreamLog>().last() {
+        let status = last.status.unwrap_or(0);
+        attempts.tell_answer(status, last.bytes_sent, last.bytes_received);
+    }
     let group = attempts.group().clone();
     if let (Some(sticky), Some(peer)) = (sticky::of(&group), attempts.current()) {
         sticky.answered(x, attempts, peer);

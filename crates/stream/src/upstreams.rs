@@ -46,7 +46,9 @@ impl Lifecycle for SharedGroups {
     }
 
     fn worker_began(&self, number: usize) {
-        self.0.borrow().iter().for_each(|group| group.enter_worker(number));
+        let groups = self.0.borrow();
+        groups.iter().for_each(|group| group.enter_worker(number));
+        groups.all_named().for_each(|group| upstream::admin::announce("stream", group));
     }
 
     fn worker_ends(&self) {
@@ -60,7 +62,8 @@ impl Lifecycle for SharedGroups {
 
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let resolvers = c.state::<Resolvers>().clone();
-    let surroundings = Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers };
+    let surroundings =
+        Surroundings { names: &SystemNames, zones: c.zones, resolvers: &resolvers, logs: c.logs };
     let groups = Groups::compile(scope, &surroundings);
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use balance::{Health, PeerIndex, PeerOptions, State, Tier};
+use balance::{Checks, Health, PeerIndex, PeerOptions, State, Tier};
 use system::socket::Address;
 
 use crate::book::Statistics;
@@ -64,7 +64,9 @@ pub struct Status {
     pub is_resting: bool,
     /// What active checks say.
     pub health: Health,
-    /// Checks made, failed, and how often it became ill.
+    /// What active checks came to.
+    pub checks: Checks,
+    /// What requests did there.
     pub statistics: Statistics,
 }
 
@@ -129,6 +131,7 @@ impl Group {
                     active: now.conns(),
                     is_resting: now.is_out(now_s),
                     health: now.health(),
+                    checks: state.checks().get(place as usize).copied().unwrap_or_default(),
                     statistics: shared.map(|s| s.book.statistics(place)).unwrap_or_default(),
                 });
             }
@@ -138,6 +141,11 @@ impl Group {
             Home::Zone(shared) => shared.with(|state| read(state, Some(shared))),
         }
         list
+    }
+
+    /// The name of its zone.
+    pub fn zone_name(&self) -> &str {
+        self.zone.get().map_or("", |zone| zone.name())
     }
 
     /// Takes a new member in.
@@ -150,7 +158,11 @@ impl Group {
         }
         let tier = if is_backup { Tier::Backup } else { Tier::Primary };
         let added = self.shared_work(|shared, state| {
-            let place = self.admit(shared, state, tier, member, Origin::Added, 0);
+            let origin = match self.state.get() {
+                Some(_) => Origin::Configured,
+                None => Origin::Added,
+            };
+            let place = self.admit(shared, state, tier, member, origin, 0);
             let place = place.ok_or(Refusal::Full)?;
             shared.book.read(place).map(|record| record.id).ok_or(Refusal::Full)
         });
@@ -197,7 +209,9 @@ impl Group {
             };
             state.reconfigure(place, &options);
             let route = change.route.clone().or(record.route.clone());
-            shared.book.write(place, Record { is_changed: true, route, ..record });
+            // What a file keeps is read from there by the next configuration.
+            let is_changed = self.state.get().is_none();
+            shared.book.write(place, Record { is_changed, route, ..record });
             state.touch();
             Ok(())
         });

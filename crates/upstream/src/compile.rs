@@ -2,23 +2,26 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use balance::{Method, Tier};
 use config::{Scope, Span};
 use session::contexts::{STREAM, STREAM_UPSTREAM};
+use session::log::LogFiles;
 use session::variables::Template;
 use session::zones::Zones;
 use system::socket::Address;
 
 use crate::directives::{
-    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER, STREAM_BLOCK,
-    Server, ZONE, ZoneLine,
+    BLOCK, KEEPALIVE, KEEPALIVE_REQUESTS, KEEPALIVE_TIME, KEEPALIVE_TIMEOUT, SERVER,
+    START_UNRESOLVED, STREAM_BLOCK, Server, ZONE, ZoneLine,
 };
 use crate::group::{Group, Keepalive, Member, Settings};
 use crate::methods::{self, Choice};
 use crate::names::NameLine;
 use crate::resolver::Resolvers;
+use crate::state::STATE;
 use crate::target::{Host, Names, Target};
 
 /// The port of a `server` line that names none.
@@ -32,6 +35,8 @@ pub struct Surroundings<'a> {
     pub zones: &'a Zones,
     /// Those who look up names while the program runs.
     pub resolvers: &'a Resolvers,
+    /// Relative paths start where those of logs do.
+    pub logs: &'a LogFiles,
 }
 
 /// All groups of a configuration, found by name.
@@ -53,7 +58,8 @@ impl Groups {
         let block = if http.context() == STREAM { &STREAM_BLOCK } else { &BLOCK };
         for (name, scope) in http.blocks(block) {
             let key = name.to_ascii_lowercase();
-            let settings = compile_block(&name, &scope, names);
+            let state = compile_state(&scope, surroundings);
+            let settings = compile_block(&name, &scope, names, state.as_ref());
             match groups.named.entry(key) {
                 Entry::Occupied(_) => {
                     scope.error(scope.span(), format!("duplicate upstream \"{name}\""));
@@ -62,6 +68,7 @@ impl Groups {
                     let group = place.insert(Group::new(settings));
                     sizes.declare(group, &scope, surroundings.zones);
                     compile_names(group, &scope, surroundings);
+                    keep_state(group, &scope, state);
                 }
             }
         }
@@ -83,6 +90,11 @@ impl Groups {
     pub fn known(&self, target: &Target, default_port: u16) -> Option<&Rc<Group>> {
         let named = self.named(&target.text).filter(|_| target.port.is_none());
         named.or_else(|| self.implied.get(&implied_key(target, default_port)))
+    }
+
+    /// The groups of `upstream` blocks, in no particular order.
+    pub fn all_named(&self) -> impl Iterator<Item = &Rc<Group>> {
+        self.named.values()
     }
 
     /// All groups, in no particular order.
@@ -176,9 +188,46 @@ impl Sizes {
     }
 }
 
-fn compile_block(name: &str, scope: &Scope<'_>, names: &dyn Names) -> Settings {
-    let servers = scope.nodes_local(&SERVER);
-    if !scope.has_local(&SERVER) {
+/// The file that takes the place of `server` lines, and what it holds.
+struct StateFile {
+    path: PathBuf,
+    span: Span,
+    servers: Vec<Server>,
+}
+
+fn compile_state(scope: &Scope<'_>, surroundings: &Surroundings<'_>) -> Option<StateFile> {
+    let (path, span) = scope.local_spanned(&STATE)?;
+    if scope.has_local(&SERVER) {
+        scope.error(span, "\"state\" cannot stand beside \"server\"");
+    }
+    let path = surroundings.logs.absolute(Path::new(&path));
+    let servers = crate::state::load(&path).unwrap_or_else(|reason| {
+        scope.error(span, reason);
+        Vec::new()
+    });
+    Some(StateFile { path, span, servers })
+}
+
+/// Lets changes of the group go to its file.
+fn keep_state(group: &Group, scope: &Scope<'_>, state: Option<StateFile>) {
+    let Some(StateFile { path, span, .. }) = state else { return };
+    if !group.is_shared() {
+        let name = group.name();
+        scope.error(span, format!("\"state\" requires a \"zone\" in upstream \"{name}\""));
+    }
+    let _ = group.state.set(path);
+}
+
+fn compile_block(
+    name: &str,
+    scope: &Scope<'_>,
+    names: &dyn Names,
+    state: Option<&StateFile>,
+) -> Settings {
+    let mut servers = scope.nodes_local(&SERVER);
+    if let Some(StateFile { span, servers: kept, .. }) = state {
+        servers = kept.iter().map(|server| (server.clone(), *span)).collect();
+    } else if !scope.has_local(&SERVER) {
         scope.error(scope.close(), "no servers are inside upstream");
     } else if !servers.is_empty() && servers.iter().all(|(server, _)| server.backup) {
         scope.error(scope.span(), format!("no servers in upstream \"{name}\""));
@@ -225,9 +274,16 @@ fn compile_names(group: &Group, scope: &Scope<'_>, surroundings: &Surroundings<'
     let takes_backups = group.choice().method.backup;
     let mut lines = Vec::new();
     for (server, _) in scope.nodes_local(&SERVER) {
-        let Server { text, target, options, backup, route, resolve: true, service } = server else {
-            continue;
+        let Server { text, target, options, backup, route, resolve, service } = server;
+        // A name that was unknown at the start may become known.
+        let is_missed = || {
+            let is_name = matches!(target.host, Host::Name(_));
+            let found = || target.resolve(surroundings.names, DEFAULT_PORT);
+            scope.get(&START_UNRESOLVED) && is_name && found().is_err()
         };
+        if !resolve && !is_missed() {
+            continue;
+        }
         let tier = if backup { Tier::Backup } else { Tier::Primary };
         lines.push(Rc::new(NameLine {
             hash: NameLine::hash_of(&text, service.as_deref(), tier),
@@ -266,7 +322,11 @@ fn resolve(server: Server, span: Span, scope: &Scope<'_>, names: &dyn Names) -> 
         return Vec::new();
     }
     let addresses = server.target.resolve(names, DEFAULT_PORT).unwrap_or_else(|error| {
-        scope.error(span, format!("{error} in upstream \"{}\"", server.text));
+        let reason = format!("{error} in upstream \"{}\"", server.text);
+        match scope.get(&START_UNRESOLVED) {
+            true => scope.warn(span, reason),
+            false => scope.error(span, reason),
+        }
         Vec::new()
     });
     let member = |address| Member {
@@ -335,7 +395,9 @@ mod tests {
         let mut groups = Groups::default();
         for ((), http) in scope.blocks(&HTTP_BLOCK) {
             let (zones, resolvers) = (Zones::default(), Resolvers::default());
-            let surroundings = Surroundings { names: &Hosts, zones: &zones, resolvers: &resolvers };
+            let logs = LogFiles::new(Path::new("/"));
+            let surroundings =
+                Surroundings { names: &Hosts, zones: &zones, resolvers: &resolvers, logs: &logs };
             groups = Groups::compile(&http, &surroundings);
         }
         found.extend(sink.take());

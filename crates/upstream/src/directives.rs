@@ -4,8 +4,8 @@ use balance::PeerOptions;
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read};
 use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
-use crate::{guard, methods};
 use crate::target::{Host, Target};
+use crate::{guard, methods};
 
 /// The blocks of both engines.
 const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
@@ -33,6 +33,8 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &guard::RETRY_BUDGET,
     &guard::CIRCUIT_BREAKER,
     &ZONE,
+    &crate::state::STATE,
+    &START_UNRESOLVED,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,
     &KEEPALIVE_TIME,
@@ -136,6 +138,22 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
         "upstream backend {\n    server 127.0.0.1:8081 weight=5 max_fails=3 fail_timeout=30s;\n    \
          server unix:/run/backend.sock backup;\n}",
     );
+
+/// Starting without names.
+pub static START_UNRESOLVED: Directive<bool> = Directive::new(
+    "upstream_start_unresolved",
+    &[session::contexts::HTTP, session::contexts::STREAM, UPSTREAM, STREAM_UPSTREAM],
+    read::flag,
+)
+.takes(Arity::Flag)
+.default("off")
+.syntax("upstream_start_unresolved on | off;")
+.text(
+    "Whether the program starts although the name of a server is unknown. It then says so as a \
+     warning, and looks the name up while it runs, as if the line said `resolve`; that needs a \
+     `zone` and a `resolver`. Otherwise an unknown name stops the start.",
+)
+.example("upstream_start_unresolved on;");
 
 /// A state for all workers.
 pub static ZONE: Directive<ZoneLine> = Directive::new("zone", BLOCKS, zone)

@@ -30,6 +30,7 @@ mod pool;
 mod queue;
 mod records;
 pub mod resolver;
+mod state;
 pub mod target;
 
 pub use attempts::{

@@ -255,6 +255,9 @@ impl UpstreamBody {
         if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
             attempt.bytes_received += bytes as u64;
         }
+        if let Some(attempts) = &self.attempts {
+            attempts.tell_received(bytes as u64);
+        }
     }
 
     fn wait(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Step {
