@@ -2,7 +2,7 @@
 //! `request` (read the head, find the site), `answer` (locate, guards, content, and again after
 //! each internal redirect), `finish` (send, log, decide about the connection).
 
-use crate::body::Body;
+use crate::conclusion::{conclude, log};
 use crate::connection::{After, Connection};
 use crate::debug;
 use crate::error_page;
@@ -17,23 +17,18 @@ use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
 use crate::send::{SendEnd, send};
 use crate::site::{self, Site};
+pub use crate::subrequest::subrequest;
 use crate::tls;
 use session::counters::Counted;
 use session::log::Level;
 use session::text::{Arena, Span};
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, ready};
 use system::errno::Errno;
-use wire::http2::Code;
 use wire::http1::{
     BadRequest, Framing, Known, Method, RequestLine, Slice, Version, request_framing, request_host,
     target, token,
 };
-
-/// How many bytes of an answer that nobody sees are read, and for how long, in milliseconds.
-const DRAINED: u64 = 64 * 1024;
-const DRAINED_MS: u64 = 1000;
+use wire::http2::Code;
 
 /// Serves one request of a connection.
 pub(crate) async fn request(connection: &Rc<Connection>) -> After {
@@ -385,7 +380,7 @@ pub(crate) async fn answer(x: &mut Exchange) -> Answered {
 
 /// From the server's own level to the answer of a location. nginx comes here again at each
 /// internal redirect, so the server's rewrites run again too.
-async fn enter(x: &mut Exchange) -> Verdict {
+pub(crate) async fn enter(x: &mut Exchange) -> Verdict {
     let root = x.site.root.clone();
     match guards(x, &root, Stage::Rewrite, Stage::Rewrite).await {
         Verdict::Next | Verdict::Relocate => locate(x).await,
@@ -394,7 +389,7 @@ async fn enter(x: &mut Exchange) -> Verdict {
 }
 
 /// Follows verdicts until there is a response.
-async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
+pub(crate) async fn settle(x: &mut Exchange, mut verdict: Verdict) -> Answered {
     loop {
         verdict = match verdict {
             Verdict::Answer => {
@@ -711,7 +706,7 @@ async fn finish(x: &mut Exchange) -> After {
 }
 
 /// Applies the location's filters; the status to answer with instead, when one of them refuses.
-fn filter(x: &mut Exchange) -> Option<u16> {
+pub(crate) fn filter(x: &mut Exchange) -> Option<u16> {
     let location = x.location.clone();
     for filter in &location.filters {
         filter.apply(x);
@@ -762,85 +757,4 @@ fn is_unreliable_browser(x: &Exchange) -> bool {
     }
     let mac = || find(b"Macintosh").is_some() || find(b"Mac OS X").is_some();
     keepalive.disable_safari && find(b"Safari/").is_some() && mac() && find(b"Chrome/").is_none()
-}
-
-/// What follows an answer: `post_action`, and the log.
-async fn conclude(x: &mut Exchange) {
-    if x.location.settings.post_action.is_some() {
-        Box::pin(post_action(x)).await;
-    }
-    log(x);
-}
-
-/// Takes the request once more to where `post_action` says. What is known of its answer stays.
-async fn post_action(x: &mut Exchange) {
-    let Some(to) = x.location.settings.post_action.clone() else { return };
-    let status = x.response.status;
-    x.sent.logged_status.get_or_insert(status);
-    x.background = true;
-    x.bare_errors = true;
-    let verdict = match to.strip_prefix('@') {
-        Some(name) => Verdict::Named(name.into()),
-        None => Verdict::Internal { uri: x.arena.push(to.as_bytes()), args: Span::EMPTY },
-    };
-    settle(x, verdict).await;
-    // A backend's connection can be used again when all was read.
-    let mut body = std::mem::take(&mut x.response.body);
-    let mut read = 0;
-    let drained = poll_fn(|cx| {
-        while read < DRAINED && !matches!(body, Body::Empty | Body::Tunnel(_)) {
-            match ready!(body.poll_pull(cx, x)) {
-                Ok(Some(piece)) => read += piece.data.len().max(1),
-                _ => break,
-            }
-        }
-        Poll::Ready(())
-    });
-    net::timeout(DRAINED_MS, drained).await;
-}
-
-/// Runs the location's loggers.
-pub(crate) fn log(x: &mut Exchange) {
-    debug::over(x);
-    if !x.is_main() && !x.location.settings.log_subrequest {
-        return;
-    }
-    let location = x.location.clone();
-    for logger in &location.loggers {
-        logger.log(x);
-    }
-}
-
-/// Runs a subrequest to its end; its response, with its body unread, is in the result. When the
-/// connection is to be closed without an answer, `sent.logged_status` says how that is logged.
-pub async fn subrequest(mut child: Exchange) -> Exchange {
-    if child.depth > crate::exchange::MAX_SUBREQUESTS {
-        let uri = session::log::Bytes(child.text(child.request.uri));
-        child.log_error(Level::Error, format_args!("subrequests cycle while processing \"{uri}\""));
-        child.response.status = 500;
-        return child;
-    }
-    let future: std::pin::Pin<Box<dyn Future<Output = Verdict> + '_>> =
-        Box::pin(async { enter(&mut child).await });
-    let verdict = future.await;
-    if let Answered::Close = settle(&mut child, verdict).await {
-        // Without a word; a client that is gone was given its status already.
-        child.response.status = *child.sent.logged_status.get_or_insert(444);
-    }
-    log(&mut child);
-    child
-}
-
-/// Takes a subrequest to an answer that is filtered and ready to be pulled; false when the
-/// connection is to be closed without one.
-pub(crate) async fn part(child: &mut Exchange) -> bool {
-    let mut answered = answer(child).await;
-    while let Answered::Response = answered {
-        match filter(child) {
-            Some(status) => answered = settle(child, Verdict::Status(status)).await,
-            None => return true,
-        }
-    }
-    child.response.status = *child.sent.logged_status.get_or_insert(444);
-    false
 }

@@ -9,6 +9,7 @@
 
 pub mod body;
 pub mod compile;
+mod conclusion;
 pub mod connection;
 pub mod credentials;
 mod debug;
@@ -37,6 +38,7 @@ mod send;
 pub mod settings;
 pub mod site;
 mod slot;
+mod subrequest;
 pub mod temp;
 pub mod tls;
 pub mod upstream_log;

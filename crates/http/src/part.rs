@@ -7,7 +7,7 @@
 
 use crate::body::{Body, Broken, Piece};
 use crate::exchange::{Exchange, MAX_SUBREQUESTS};
-use crate::journey;
+use crate::{conclusion, subrequest};
 use session::log::{Bytes, Level};
 use std::cell::Cell;
 use std::future::Future;
@@ -156,7 +156,7 @@ impl State {
             && let State::Fresh(mut child) = std::mem::replace(self, State::Over)
         {
             *self = State::Asking(Box::pin(async move {
-                let is_answered = journey::part(&mut child).await;
+                let is_answered = subrequest::part(&mut child).await;
                 (child, is_answered)
             }));
         }
@@ -178,7 +178,7 @@ impl State {
 
     fn end(&mut self) {
         if let State::Answering(mut child) = std::mem::replace(self, State::Over) {
-            journey::log(&mut child);
+            conclusion::log(&mut child);
         }
     }
 }
