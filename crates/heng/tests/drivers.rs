@@ -41,7 +41,7 @@ fn proxy(driver: &str, directives: &str, backend: &Backend) -> Server {
 
 /// Bytes that differ from their neighbours.
 fn body(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 ^ i >> 8) as u8).collect()
+    (0..length).map(|i| ((i * 31) ^ (i >> 8)) as u8).collect()
 }
 
 fn expect_driver(server: &Server) {

@@ -516,7 +516,7 @@ mod tests {
         on_uring(async {
             let (socket, mut peer) = Socket::pair();
             poll_fn(|cx| Poll::Ready(socket.source.poll_readable(cx).is_pending())).await;
-            let sent: Vec<u8> = (0..20_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+            let sent: Vec<u8> = (0..20_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
             peer.write_all(&sent).unwrap();
             drop(peer);
             poll_fn(|cx| socket.source.poll_hung_up(cx)).await;
