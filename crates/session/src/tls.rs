@@ -21,6 +21,7 @@ use crate::zones::Zones;
 pub mod directives;
 mod dynamic;
 mod store;
+pub mod variables;
 
 use directives as d;
 pub use directives::{DIRECTIVES, Verify};

@@ -22,6 +22,7 @@ use crate::module::{Lifecycle, Module};
 use crate::served::{Endpoint, Served, Stream};
 use crate::server::{Name, Server, ServerBuilder, Servers, Settings};
 use crate::session::Session;
+use crate::ssl;
 
 /// What compiling needs besides the configuration itself.
 pub struct Surroundings<'c> {
@@ -96,6 +97,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Strea
     for (_, server) in scope.blocks(&d::SERVER_BLOCK) {
         compile_server(&mut c, &server, &mut addresses);
     }
+    addresses.check_certificates(&scope);
     for name in c.variables.unknown() {
         scope.error(None, format!("unknown \"{name}\" variable"));
     }
@@ -135,9 +137,11 @@ fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, addresses: &mut Addre
         proxy_protocol_timeout_ms: scope.get(&d::PROXY_PROTOCOL_TIMEOUT),
         tcp_nodelay: scope.get(&d::TCP_NODELAY),
     };
+    let ssl = ssl::Settings::compile(c, scope);
     let server = Server {
         name: first,
         settings,
+        ssl,
         error_log: session::log::compile(scope, c.logs),
         checks: Vec::new(),
         prereads: Vec::new(),
@@ -215,6 +219,8 @@ struct Entry {
     has_options: bool,
     has_default: bool,
     proxy_protocol: bool,
+    /// Where an `ssl` stands, and in which server.
+    ssl: Option<String>,
     last_server: Rc<Server>,
     servers: Servers,
 }
@@ -247,6 +253,7 @@ impl Addresses {
                     has_options: listen.has_options,
                     has_default: listen.default_server,
                     proxy_protocol: listen.proxy_protocol,
+                    ssl: listen.ssl.then(|| scope.tree().place(scope.span())),
                     last_server: server.clone(),
                     servers: Servers::new(server.clone()),
                 });
@@ -269,6 +276,18 @@ impl Addresses {
         }
     }
 
+    /// Whoever speaks TLS needs a certificate.
+    fn check_certificates(&self, scope: &Scope<'_>) {
+        for entry in &self.list {
+            let Some(place) = &entry.ssl else { continue };
+            let tls = &entry.servers.default_server();
+            if !tls.ssl.tls.has_certificates && !tls.ssl.tls.rejects {
+                let what = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+                scope.error(None, format!("{what} in {place}"));
+            }
+        }
+    }
+
     /// The sockets to open: an address without options of its own shares the socket of the
     /// wildcard address of its port, where there is one.
     fn endpoints(self) -> Vec<Rc<Endpoint>> {
@@ -278,8 +297,8 @@ impl Addresses {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut sharing = Vec::new();
         for entry in self.list {
-            let Entry { address, options, proxy_protocol, servers, .. } = entry;
-            let served = Rc::new(Served { servers, proxy_protocol });
+            let Entry { address, options, proxy_protocol, ssl, servers, .. } = entry;
+            let served = Rc::new(Served { servers, proxy_protocol, ssl: ssl.is_some() });
             let wildcard = wildcards.iter().find(|(wildcard, transport)| {
                 *transport == options.transport && covers(wildcard, &address)
             });
@@ -327,6 +346,9 @@ impl Entry {
         }
         self.last_server = server.clone();
         self.proxy_protocol |= listen.proxy_protocol;
+        if listen.ssl {
+            self.ssl.get_or_insert_with(|| scope.tree().place(scope.span()));
+        }
         if listen.has_options {
             if self.has_options {
                 scope.error(span, format!("duplicate listen options for {address}"));

@@ -49,7 +49,7 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[STREAM_SERVER]
     .takes(Arity::AtLeast(1))
     .many()
     .syntax(
-        "listen ADDRESS:PORT [udp] [default_server] [proxy_protocol] [transparent] [bind] \
+        "listen ADDRESS:PORT [udp] [ssl] [default_server] [proxy_protocol] [transparent] [bind] \
          [reuseport] [backlog=N] [rcvbuf=SIZE] [sndbuf=SIZE] [fastopen=N] [deferred] \
          [ipv6only=on|off] [so_keepalive=on|off|IDLE:INTERVAL:COUNT];",
     )
@@ -58,6 +58,7 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[STREAM_SERVER]
          `unix:PATH`; `FIRST-LAST` in place of a port is a range of them.\n\n\
          - `udp`: packets instead of connections. Each worker has a socket of its own, and all \
          packets of a client come to the same worker.\n\
+         - `ssl`: connections speak TLS; see `ssl_certificate`.\n\
          - `default_server`: of several servers with the same address, the one whose sessions no \
          `server_name` claims; otherwise it is the first one.\n\
          - `proxy_protocol`: connections begin with a header of the PROXY protocol, version 1 or \

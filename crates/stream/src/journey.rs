@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::module::{Look, Stage, Verdict};
 use crate::proxy_protocol;
 use crate::session::Session;
+use crate::ssl;
 
 /// The session went well, as far as we are concerned.
 pub const OK: u16 = 200;
@@ -38,13 +39,18 @@ async fn phases(s: &mut Session) -> u16 {
     {
         return status;
     }
-    for stage in [Stage::PostAccept, Stage::Preaccess, Stage::Access, Stage::Tls] {
+    for stage in [Stage::PostAccept, Stage::Preaccess, Stage::Access] {
         let server = s.server.clone();
         for check in server.checks.iter().filter(|check| check.stage() == stage) {
             if let Verdict::End(status) = check.check(s).verdict().await {
                 return status;
             }
         }
+    }
+    if s.served.ssl
+        && let Err(status) = ssl::handshake(s).await
+    {
+        return status;
     }
     if let Err(status) = preread(s).await {
         return status;

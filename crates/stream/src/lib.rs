@@ -35,6 +35,7 @@ mod server;
 mod session;
 mod set;
 mod split_clients;
+mod ssl;
 mod ssl_preread;
 mod upstream_log;
 mod upstreams;

@@ -15,7 +15,8 @@ pub static MODULES: &[&Module] = &[
     // Limits and access.
     &crate::limit_conn::MODULE,
     &crate::access::MODULE,
-    // The first bytes.
+    // TLS, and the first bytes.
+    &crate::ssl::MODULE,
     &crate::ssl_preread::MODULE,
     &crate::rdp_preread::MODULE,
     // Contents.

@@ -19,6 +19,8 @@ pub struct Listen {
     pub(crate) default_server: bool,
     /// Connections begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+    /// Connections speak TLS.
+    pub(crate) ssl: bool,
 }
 
 /// Reads the arguments of `listen`.
@@ -32,6 +34,7 @@ pub(crate) fn read_listen(args: &Args<'_>) -> Result<Listen, Invalid> {
         has_options: false,
         default_server: false,
         proxy_protocol: false,
+        ssl: false,
     };
     let mut backlog = false;
     for (i, word) in args.words().iter().enumerate().skip(1) {
@@ -61,6 +64,7 @@ fn parameter(listen: &mut Listen, word: &str) -> Result<(), Invalid> {
         "default_server" => listen.default_server = true,
         "udp" => listen.options.transport = Transport::Datagram,
         "proxy_protocol" => listen.proxy_protocol = true,
+        "ssl" => listen.ssl = true,
         "transparent" if !address.is_unix() => {
             listen.options.transparent = true;
             listen.options.bind = true;
@@ -84,6 +88,7 @@ fn incompatible(listen: &Listen, backlog: bool) -> Option<&'static str> {
         ("fastopen", options.fastopen.is_some()),
         ("backlog", backlog),
         ("deferred", options.deferred),
+        ("ssl", listen.ssl),
         ("so_keepalive", options.keepalive != Keepalive::System),
         ("proxy_protocol", listen.proxy_protocol),
         ("transparent", options.transparent),
@@ -112,7 +117,9 @@ mod tests {
         check("127.0.0.1", Err("no port in \"127.0.0.1\" of the \"listen\" directive"));
         check("80 quic", Err("invalid parameter \"quic\""));
         check("unix:/x transparent", Err("invalid parameter \"transparent\""));
-        for word in ["backlog=5", "fastopen=5", "deferred", "so_keepalive=on", "proxy_protocol"] {
+        for word in
+            ["backlog=5", "fastopen=5", "deferred", "so_keepalive=on", "proxy_protocol", "ssl"]
+        {
             let name = word.split('=').next().unwrap_or_default();
             let reason =
                 format!("\"listen\" directive \"{name}\" parameter is incompatible with \"udp\"");

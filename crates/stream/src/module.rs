@@ -48,8 +48,6 @@ pub enum Stage {
     Preaccess,
     /// Who may use the server.
     Access,
-    /// The client's TLS handshake: what is read afterwards is plain.
-    Tls,
 }
 
 /// Lets a session pass or not.

@@ -52,4 +52,6 @@ pub struct Served {
     pub servers: Servers,
     /// Connections begin with a header of the PROXY protocol: a `listen` of the address says so.
     pub proxy_protocol: bool,
+    /// Connections speak TLS.
+    pub ssl: bool,
 }

@@ -9,6 +9,7 @@ use session::text::Span;
 
 use crate::module::{Check, Content, Preread};
 use crate::session::Session;
+use crate::ssl;
 
 /// A step that runs when the session is over.
 pub(crate) type Logger = Box<dyn Fn(&mut Session)>;
@@ -21,6 +22,8 @@ pub struct Server {
     pub settings: Settings,
     /// Its error log.
     pub error_log: Log,
+    /// Its side of TLS.
+    pub(crate) ssl: ssl::Settings,
     /// By stage, then in the order of the modules.
     pub(crate) checks: Vec<Box<dyn Check>>,
     pub(crate) prereads: Vec<Box<dyn Preread>>,

@@ -5,7 +5,7 @@ use crate::sockets::{Socket, sockets};
 use crate::stream::{Peer, Stream};
 use crate::wait::until;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 /// One connection to the server under test. Its methods fail the test when the connection does;
@@ -34,6 +34,15 @@ impl Client {
     pub fn try_connect(to: impl Into<Peer>) -> std::io::Result<Client> {
         let peer = to.into();
         Ok(Client { reader: Reader::new(Stream::connect(&peer)?), peer })
+    }
+
+    /// Connects from another address of the loopback to a port of it.
+    #[track_caller]
+    pub fn connect_from(local: impl Into<IpAddr>, port: u16) -> Client {
+        let (local, to) = (local.into(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let stream = Stream::connect_from(local, to)
+            .unwrap_or_else(|error| panic!("cannot connect from {local} to {to}: {error}"));
+        Client { reader: Reader::new(stream), peer: to.into() }
     }
 
     /// Limits each later read and write of this client.

@@ -1,8 +1,9 @@
 //! A blocking connection over TCP or a unix socket, with time limits on both directions.
 
 use crate::wait::patience;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +53,16 @@ impl Stream {
         };
         stream.prepare()?;
         Ok(stream)
+    }
+
+    /// Connects from a local address to another one.
+    pub fn connect_from(local: IpAddr, peer: SocketAddr) -> io::Result<Stream> {
+        let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddr::new(local, 0))?;
+        rustix::net::connect(&socket, &peer)?;
+        Stream::from_tcp(TcpStream::from(socket))
     }
 
     /// Takes over an accepted TCP connection.
