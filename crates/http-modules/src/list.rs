@@ -38,6 +38,7 @@ pub static MODULES: &[&Module] = &[
     &crate::upstreams::MODULE,
     &crate::sticky::MODULE,
     &crate::proxy::MODULE,
+    &crate::ssl::PROXY,
     &crate::fastcgi::MODULE,
     &crate::uwsgi::MODULE,
     &crate::scgi::MODULE,

@@ -20,6 +20,16 @@ pub static MODULE: Module = Module {
     )
 };
 
+/// The feature of `proxy_pass https://`.
+pub static PROXY: Module = Module {
+    directives: session::tls::PROXY_DIRECTIVES,
+    ..Module::new(
+        "http_proxy_ssl",
+        "Speaks TLS with the servers that `proxy_pass https://` names, and checks their \
+         certificates where it is told to.",
+    )
+};
+
 type X = Exchange;
 type Found = Option<Span>;
 

@@ -20,12 +20,14 @@ use crate::zones::Zones;
 
 pub mod directives;
 mod dynamic;
+pub mod outgoing;
 mod store;
 pub mod variables;
 
 use directives as d;
 pub use directives::{DIRECTIVES, Verify};
 pub use dynamic::Dynamic;
+pub use outgoing::{Insecure, Outgoing, PROXY_DIRECTIVES};
 
 /// A server's TLS.
 pub struct ServerTls {

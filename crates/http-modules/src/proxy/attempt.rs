@@ -85,14 +85,21 @@ pub(super) struct Context<'a> {
     pub(super) started: u64,
     pub(super) name: Span,
     pub(super) target: Span,
+    /// How the URL begins.
+    pub(super) scheme: &'static [u8],
 }
 
 impl Context<'_> {
     /// The URL that the error log shows.
     pub(super) fn url(&self, x: &mut Exchange) -> Span {
         let mark = x.arena.mark();
-        x.arena.push(self.settings.family.scheme.as_bytes());
-        x.arena.push(b"://");
+        match &self.settings.speech {
+            Speech::Http(_) => x.arena.push(self.scheme),
+            Speech::Other(_) => {
+                x.arena.push(self.settings.family.scheme.as_bytes());
+                x.arena.push(b"://")
+            }
+        };
         x.arena.copy(self.name);
         if x.text(self.name).starts_with(b"unix:") {
             x.arena.push(b":");
@@ -127,14 +134,14 @@ pub(super) async fn attempt(
     head: Head,
 ) -> Result<Answer, Cause> {
     let settings = context.settings;
-    let own = settings.own_connecting(x);
+    let own = settings.own_connecting(x, call.resolved.secure);
     let how = own.as_deref().unwrap_or(&settings.connecting);
     let owner = how.owner;
     let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
     let lease = match kept {
         Some(lease) => lease,
         // Boxed, so that the future of a request that finds a kept connection stays small.
-        None => Box::pin(connect(context, how, x, attempts, peer)).await?,
+        None => Box::pin(connect(context, how, x, attempts, peer, call.resolved.secure)).await?,
     };
     let elapsed = net::now().saturating_sub(context.started);
     if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
@@ -287,6 +294,7 @@ async fn connect(
     x: &mut Exchange,
     attempts: &mut Attempts,
     peer: PeerIndex,
+    secure: bool,
 ) -> Result<Lease, Cause> {
     let watched = !context.settings.ignore_client_abort && !x.background;
     let side = x.side();
@@ -304,7 +312,12 @@ async fn connect(
         .await
     };
     match outcome {
-        Some(Ok(lease)) => Ok(lease),
+        Some(Ok(lease)) => {
+            if secure && !lease.reused() {
+                super::secure::secure(context, x, &lease).await?;
+            }
+            Ok(lease)
+        }
         Some(Err(error)) => Err(log_connect(context, x, &error)),
         None => {
             let message = "client prematurely closed connection, so upstream connection is closed \

@@ -16,6 +16,7 @@ mod pass;
 mod redirect;
 mod request;
 mod response;
+mod secure;
 mod settings;
 mod store;
 mod target;

@@ -144,7 +144,8 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
         x.state_or_default::<UpstreamLog>().begin(name);
         let Some(head) = head(settings, x, call) else { return Verdict::Status(500) };
         let started = net::now();
-        let context = attempt::Context { settings, started, name, target: head.target };
+        let (target, scheme) = (head.target, call.resolved.scheme());
+        let context = attempt::Context { settings, started, name, target, scheme };
         match attempt::attempt(&context, x, call, &mut attempts, peer, head).await {
             Ok(answer) => {
                 let status = answer.status();
@@ -274,8 +275,13 @@ fn no_peers(
         Speech::Other(_) => Span::EMPTY,
     };
     let mark = x.arena.mark();
-    x.arena.push(settings.family.scheme.as_bytes());
-    x.arena.push(b"://");
+    match &settings.speech {
+        Speech::Http(_) => x.arena.push(to.scheme()),
+        Speech::Other(_) => {
+            x.arena.push(settings.family.scheme.as_bytes());
+            x.arena.push(b"://")
+        }
+    };
     x.arena.copy(name);
     x.arena.copy(path);
     let url = x.arena.since(mark);

@@ -11,6 +11,7 @@ use super::target::Target;
 use config::Scope;
 use http::temp::TempFolder;
 use http::{Compiler, Exchange};
+use session::tls::Outgoing;
 use session::variables::Template;
 use std::rc::Rc;
 use system::socket::Keepalive;
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     pub(super) pass_body: bool,
     pub(super) request_buffering: bool,
     pub(super) connecting: Connecting,
+    /// How connections for `https://` are secured.
+    pub(super) secure: Option<Outgoing>,
     /// `proxy_bind` with variables: the address is known per request.
     pub(super) bind: Option<Template>,
     pub(super) rate: Template,
@@ -154,6 +157,13 @@ impl Settings {
             connecting.options.keepalive =
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
+        let secure = match target.may_be_secure() && matches!(speech, Speech::Http(_)) {
+            true => Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source)),
+            false => None,
+        };
+        if matches!(&target, Target::Fixed(fixed) if fixed.secure) {
+            connecting.owner ^= kind(&connecting.owner.to_ne_bytes());
+        }
         let bind = scope.find(family.bind).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {
@@ -175,6 +185,7 @@ impl Settings {
             pass_body: scope.get(family.pass_request_body) && !is_memcached,
             request_buffering: scope.get(family.request_buffering),
             connecting,
+            secure,
             bind,
             rate,
             send_timeout_ms: scope.get(family.send_timeout),
@@ -200,14 +211,24 @@ impl Settings {
     }
 
     /// How to connect for this request, when that is not as for all.
-    pub(super) fn own_connecting(&self, x: &mut Exchange) -> Option<Box<Connecting>> {
-        let bind = self.bind.as_ref()?;
-        let value = bind.value(x);
-        let text = String::from_utf8_lossy(x.text(value));
+    pub(super) fn own_connecting(&self, x: &mut Exchange, secure: bool) -> Option<Box<Connecting>> {
+        let outgoing = self.secure.as_ref().filter(|outgoing| {
+            secure && (outgoing.varies() || matches!(self.target, Target::Variable(_)))
+        });
+        if self.bind.is_none() && outgoing.is_none() {
+            return None;
+        }
         let mut connecting = self.connecting.clone();
-        connecting.options.local = bind::local_address(&text);
-        // A kept connection comes from where it was made: another address, another owner.
-        connecting.owner ^= fnv(text.as_bytes()) << 16;
+        if let Some(template) = &self.bind {
+            let value = template.value(x);
+            let text = String::from_utf8_lossy(x.text(value));
+            connecting.options.local = bind::local_address(&text);
+            // A kept connection comes from where it was made: another address, another owner.
+            connecting.owner ^= fnv(text.as_bytes()) << 16;
+        }
+        if let Some(outgoing) = outgoing {
+            connecting.owner ^= kind(outgoing.identity(x).as_bytes());
+        }
         Some(Box::new(connecting))
     }
 
@@ -230,6 +251,11 @@ impl Settings {
             Speech::Other(gateway) => gateway.has_records(),
         }
     }
+}
+
+/// The kind of connections that are secured by `identity`: the highest bits of an owner.
+fn kind(identity: &[u8]) -> usize {
+    (fnv(identity) | 1) << upstream::KIND_SHIFT
 }
 
 /// Tells texts apart, nothing more (FNV-1a).

@@ -16,8 +16,10 @@ use system::socket::Address;
 use upstream::resolver::{LookUp, Resolvers};
 use upstream::{Group, Host, SystemNames};
 
-/// The port of `http://` URLs.
-const PORT: u16 = 80;
+/// The port of URLs that name none.
+fn usual_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
 
 /// A compiled `proxy_pass`.
 pub(super) enum Target {
@@ -49,6 +51,18 @@ pub(super) struct Fixed {
     pub(super) name: Box<[u8]>,
     /// The whole URL, for `proxy_redirect default`.
     pub(super) url: Box<[u8]>,
+    /// Its scheme is `https`.
+    pub(super) secure: bool,
+}
+
+impl Target {
+    /// Whether requests may go over TLS.
+    pub(super) fn may_be_secure(&self) -> bool {
+        match self {
+            Target::Fixed(fixed) => fixed.secure,
+            Target::Variable(_) => true,
+        }
+    }
 }
 
 /// Where one request goes.
@@ -58,6 +72,15 @@ pub(super) struct Resolved {
     pub(super) port: Span,
     /// The request target to send when the URL names one; otherwise the client's is kept.
     pub(super) path: Option<Span>,
+    /// Over TLS.
+    pub(super) secure: bool,
+}
+
+impl Resolved {
+    /// How the URL begins.
+    pub(super) fn scheme(&self) -> &'static [u8] {
+        if self.secure { b"https://" } else { b"http://" }
+    }
 }
 
 /// Where one request goes, or whose addresses must be looked up first.
@@ -73,6 +96,7 @@ pub(super) struct Named {
     host: Span,
     port_text: Span,
     path: Option<Span>,
+    secure: bool,
 }
 
 impl Named {
@@ -86,25 +110,25 @@ impl Named {
 struct Url<'a> {
     host: &'a str,
     path: &'a str,
+    secure: bool,
 }
 
 fn split(url: &str) -> Result<Url<'_>, String> {
-    let scheme = url.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"));
-    if scheme.is_none() {
-        let tls = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
-        return Err(match tls {
-            true => "https protocol requires SSL support".to_owned(),
-            false => "invalid URL prefix".to_owned(),
-        });
-    }
-    let rest = &url[7..];
+    let begins = |scheme: &str| {
+        url.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    };
+    let (rest, secure) = match (begins("http://"), begins("https://")) {
+        (true, _) => (&url[7..], false),
+        (_, true) => (&url[8..], true),
+        _ => return Err("invalid URL prefix".to_owned()),
+    };
     if let Some(socket) = rest.strip_prefix("unix:") {
         // The path of the socket ends at a colon, where the URI begins.
         let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
-        return Ok(Url { host: &rest[..5 + path.len()], path: uri });
+        return Ok(Url { host: &rest[..5 + path.len()], path: uri, secure });
     }
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    Ok(Url { host: &rest[..end], path: &rest[end..] })
+    Ok(Url { host: &rest[..end], path: &rest[end..], secure })
 }
 
 /// Compiles the URL of a `proxy_pass` that stands in `location`. `may_have_path`: the location
@@ -133,7 +157,8 @@ pub(super) fn compile(
     let url = split(&text)?;
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
-    let group = groups.0.borrow_mut().locate(&parsed, PORT, &SystemNames)?;
+    let usual = usual_port(url.secure);
+    let group = groups.0.borrow_mut().locate(&parsed, usual, &SystemNames)?;
     if !url.path.is_empty() && !may_have_path {
         let reason = "\"proxy_pass\" cannot have URI part in location given by regular expression, \
                       or inside named location, or inside \"if\" statement, \
@@ -151,12 +176,14 @@ pub(super) fn compile(
         host: if is_unix { b"localhost".as_slice().into() } else { url.host.as_bytes().into() },
         port: parsed
             .port
-            .map_or_else(|| "80".to_owned(), |port| port.to_string())
+            .unwrap_or(usual)
+            .to_string()
             .into_bytes()
             .into(),
         path,
         name: location.name.clone(),
         url: text.as_bytes().into(),
+        secure: url.secure,
     }))
 }
 
@@ -182,13 +209,14 @@ pub(crate) fn compile_address(
     if parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
         return Err(format!("no port in upstream \"{text}\""));
     }
-    let group = groups.0.borrow_mut().locate(&parsed, PORT, &SystemNames)?;
+    let group = groups.0.borrow_mut().locate(&parsed, usual_port(false), &SystemNames)?;
     let port = parsed.port.map_or_else(String::new, |port| port.to_string());
     Ok(Target::Fixed(Fixed {
         group,
         host: text.as_bytes().into(),
         port: port.into_bytes().into(),
         path: None,
+        secure: false,
         name: Box::default(),
         url: text.as_bytes().into(),
     }))
@@ -206,6 +234,7 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
                 host: x.arena.push(&fixed.host),
                 port: x.arena.push(&fixed.port),
                 path,
+                secure: fixed.secure,
             }))
         }
         Target::Variable(variable) => {
@@ -226,7 +255,7 @@ fn resolve_variable(
     groups: &SharedGroups,
 ) -> Result<Place, String> {
     let url = match is_address {
-        true => Url { host: text, path: "" },
+        true => Url { host: text, path: "", secure: false },
         false => split(text).map_err(|reason| format!("{reason} in \"{text}\""))?,
     };
     let parsed = upstream::Target::parse(url.host)
@@ -235,7 +264,8 @@ fn resolve_variable(
     if is_address && parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
         return Err(format!("no port in upstream \"{text}\""));
     }
-    let port = parsed.port.unwrap_or(PORT);
+    let secure = url.secure;
+    let port = parsed.port.unwrap_or(usual_port(secure));
     let path = match url.path {
         "" => None,
         path if path.starts_with('?') => Some(x.arena.format(format_args!("/{path}"))),
@@ -246,11 +276,11 @@ fn resolve_variable(
         _ => x.arena.push(url.host.as_bytes()),
     };
     let port_text = x.arena.number(u64::from(port));
-    let known = groups.0.borrow().known(&parsed, PORT).cloned();
+    let known = groups.0.borrow().known(&parsed, usual_port(secure)).cloned();
     let group = match (known, parsed.host) {
         (Some(group), _) => group,
         (None, Host::Name(name)) => {
-            return Ok(Place::Name(Named { name, port, host, port_text, path }));
+            return Ok(Place::Name(Named { name, port, host, port_text, path, secure }));
         }
         (None, Host::Ip(ip)) => {
             let address = Address::Inet((ip, port).into());
@@ -258,7 +288,7 @@ fn resolve_variable(
         }
         (None, Host::Unix(path)) => upstream::implied(&parsed.text, vec![Address::Unix(path)]),
     };
-    Ok(Place::Group(Resolved { group, host, port: port_text, path }))
+    Ok(Place::Group(Resolved { group, host, port: port_text, path, secure }))
 }
 
 /// Looks a name up, unless the client leaves meanwhile. A fault is logged.
@@ -269,7 +299,7 @@ pub(super) async fn look_up(
     named: Named,
 ) -> Result<Resolved, Verdict> {
     let Target::Variable(variable) = target else { return Err(Verdict::Status(500)) };
-    let Named { name, port, host, port_text, path } = named;
+    let Named { name, port, host, port_text, path, secure } = named;
     let side = x.side();
     let found = {
         let mut finding = std::pin::pin!(variable.look_up.group(&name, port));
@@ -285,7 +315,7 @@ pub(super) async fn look_up(
         .await
     };
     match found {
-        Some(Ok(group)) => Ok(Resolved { group, host, port: port_text, path }),
+        Some(Ok(group)) => Ok(Resolved { group, host, port: port_text, path, secure }),
         Some(Err(reason)) => {
             x.log_error(Level::Error, format_args!("{reason}"));
             Err(Verdict::Status(502))

@@ -63,6 +63,17 @@ impl Dynamic {
         Ok(certificates)
     }
 
+    /// The names of the certificates for a conversation.
+    pub fn names<X: Subject>(&self, x: &mut X) -> String {
+        let mut names = String::new();
+        for (certificate, _) in &self.pairs {
+            let value = certificate.value(x);
+            names.push_str(&String::from_utf8_lossy(x.arena().text(value)));
+            names.push('\n');
+        }
+        names
+    }
+
     fn one(&self, certificate: String, key: String) -> Result<Arc<CertifiedKey>, String> {
         let now_s = net::wall().0;
         let Some(cache) = self.cache else { return self.read(&certificate, &key) };

@@ -1,0 +1,455 @@
+//! TLS towards servers that requests and sessions are passed on to (`proxy_ssl_...`), for every
+//! engine.
+//!
+//! A handshake proves only that the server has the key of what it shows. Where
+//! `proxy_ssl_verify` asks for more, it is checked before the first byte is sent.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use config::{AnyDirective, Arity, Context, Directive, Scope, Span, read};
+use net::Stream;
+use net::tls::{
+    Algorithms, CertifiedKey, Client, ClientConfig, Failure, Fault, Protocols, Trust, is_for_host,
+};
+
+use super::directives::{read_conf_command, read_protocols};
+use super::{Command, Dynamic};
+use crate::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER};
+use crate::variables::{Subject, Template};
+
+const PLACES: &[Context] = &[HTTP, SERVER, LOCATION, STREAM, STREAM_SERVER];
+
+/// The directives of this file.
+pub static PROXY_DIRECTIVES: &[&dyn AnyDirective] = &[
+    &PROXY_SSL_CERTIFICATE,
+    &PROXY_SSL_CERTIFICATE_KEY,
+    &PROXY_SSL_CIPHERS,
+    &PROXY_SSL_CONF_COMMAND,
+    &PROXY_SSL_CRL,
+    &PROXY_SSL_KEY_LOG,
+    &PROXY_SSL_NAME,
+    &PROXY_SSL_PASSWORD_FILE,
+    &PROXY_SSL_PROTOCOLS,
+    &PROXY_SSL_SERVER_NAME,
+    &PROXY_SSL_SESSION_REUSE,
+    &PROXY_SSL_TRUSTED_CERTIFICATE,
+    &PROXY_SSL_VERIFY,
+    &PROXY_SSL_VERIFY_DEPTH,
+];
+
+/// `proxy_ssl_certificate`.
+pub static PROXY_SSL_CERTIFICATE: Directive<config::Template> =
+    Directive::new("proxy_ssl_certificate", PLACES, read::template)
+        .syntax("proxy_ssl_certificate FILE;")
+        .text(
+            "A file with the certificate that servers are shown when they ask for one, in PEM \
+             form. With variables it is read for each new connection; an empty name shows none. \
+             `data:` in front means that the certificate itself follows.",
+        )
+        .example("proxy_ssl_certificate /etc/ssl/proxy.crt;");
+
+/// `proxy_ssl_certificate_key`.
+pub static PROXY_SSL_CERTIFICATE_KEY: Directive<config::Template> =
+    Directive::new("proxy_ssl_certificate_key", PLACES, read::template)
+        .syntax("proxy_ssl_certificate_key FILE;")
+        .text("A file with the secret key that belongs to `proxy_ssl_certificate`.")
+        .example("proxy_ssl_certificate_key /etc/ssl/proxy.key;");
+
+/// `proxy_ssl_ciphers`.
+pub static PROXY_SSL_CIPHERS: Directive<String> =
+    Directive::new("proxy_ssl_ciphers", PLACES, read::text)
+        .default("DEFAULT")
+        .syntax("proxy_ssl_ciphers LIST;")
+        .text("The ciphers of TLS 1.2 that servers are offered; see `ssl_ciphers`.")
+        .example("proxy_ssl_ciphers ECDHE+AESGCM;");
+
+/// `proxy_ssl_conf_command`.
+pub static PROXY_SSL_CONF_COMMAND: Directive<(String, String)> =
+    Directive::new("proxy_ssl_conf_command", PLACES, read_conf_command)
+        .takes(Arity::Exactly(2))
+        .many()
+        .syntax("proxy_ssl_conf_command NAME VALUE;")
+        .text(
+            "A command of OpenSSL's configuration, as in `ssl_conf_command`; also `Certificate` \
+             and `PrivateKey`, which replace what `proxy_ssl_certificate` and its key say.",
+        )
+        .example("proxy_ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;");
+
+/// `proxy_ssl_crl`.
+pub static PROXY_SSL_CRL: Directive<String> = Directive::new("proxy_ssl_crl", PLACES, read::text)
+    .syntax("proxy_ssl_crl FILE;")
+    .text("A file with revocation lists in PEM form, for `proxy_ssl_verify`; see `ssl_crl`.")
+    .example("proxy_ssl_crl /etc/ssl/revoked.crl;");
+
+/// `proxy_ssl_key_log`.
+pub static PROXY_SSL_KEY_LOG: Directive<String> =
+    Directive::new("proxy_ssl_key_log", PLACES, read::text)
+        .syntax("proxy_ssl_key_log FILE;")
+        .text("Appends the secrets of connections to servers to a file; see `ssl_key_log`.")
+        .example("proxy_ssl_key_log /tmp/keys.log;");
+
+/// `proxy_ssl_name`.
+pub static PROXY_SSL_NAME: Directive<config::Template> =
+    Directive::new("proxy_ssl_name", PLACES, read::template)
+        .syntax("proxy_ssl_name NAME;")
+        .text(
+            "The name that a server's certificate must have, and that is sent to it where \
+             `proxy_ssl_server_name` says so. Without it the host in `proxy_pass`.",
+        )
+        .example("proxy_ssl_name backend.example.com;");
+
+/// `proxy_ssl_password_file`.
+pub static PROXY_SSL_PASSWORD_FILE: Directive<String> =
+    Directive::new("proxy_ssl_password_file", PLACES, read::text)
+        .syntax("proxy_ssl_password_file FILE;")
+        .text("A file with passwords for an encrypted key, one in each line.")
+        .example("proxy_ssl_password_file /etc/ssl/passwords;");
+
+/// `proxy_ssl_protocols`.
+pub static PROXY_SSL_PROTOCOLS: Directive<Protocols> =
+    Directive::new("proxy_ssl_protocols", PLACES, read_protocols)
+        .takes(Arity::AtLeast(1))
+        .default("TLSv1.2 TLSv1.3")
+        .syntax("proxy_ssl_protocols [TLSv1.2] [TLSv1.3];")
+        .text("The versions of the protocol that servers are offered; see `ssl_protocols`.")
+        .example("proxy_ssl_protocols TLSv1.3;");
+
+/// `proxy_ssl_server_name`.
+pub static PROXY_SSL_SERVER_NAME: Directive<bool> =
+    Directive::new("proxy_ssl_server_name", PLACES, read::flag)
+        .takes(Arity::Flag)
+        .default("off")
+        .syntax("proxy_ssl_server_name on | off;")
+        .text("Whether servers are told which name is wanted (SNI).")
+        .example("proxy_ssl_server_name on;");
+
+/// `proxy_ssl_session_reuse`.
+pub static PROXY_SSL_SESSION_REUSE: Directive<bool> =
+    Directive::new("proxy_ssl_session_reuse", PLACES, read::flag)
+        .takes(Arity::Flag)
+        .default("on")
+        .syntax("proxy_ssl_session_reuse on | off;")
+        .text("Whether new connections take up earlier sessions, which saves most of the work.")
+        .example("proxy_ssl_session_reuse off;");
+
+/// `proxy_ssl_trusted_certificate`.
+pub static PROXY_SSL_TRUSTED_CERTIFICATE: Directive<String> =
+    Directive::new("proxy_ssl_trusted_certificate", PLACES, read::text)
+        .syntax("proxy_ssl_trusted_certificate FILE;")
+        .text("A file with certificates of authorities in PEM form, for `proxy_ssl_verify`.")
+        .example("proxy_ssl_trusted_certificate /etc/ssl/authorities.crt;");
+
+/// `proxy_ssl_verify`.
+pub static PROXY_SSL_VERIFY: Directive<bool> =
+    Directive::new("proxy_ssl_verify", PLACES, read::flag)
+        .takes(Arity::Flag)
+        .default("off")
+        .syntax("proxy_ssl_verify on | off;")
+        .text(
+            "Whether a server's certificate must come from an authority of \
+             `proxy_ssl_trusted_certificate` and have the name that is wanted. Without it the \
+             traffic is encrypted, but may go to anyone.",
+        )
+        .example("proxy_ssl_verify on;");
+
+/// `proxy_ssl_verify_depth`.
+pub static PROXY_SSL_VERIFY_DEPTH: Directive<u64> =
+    Directive::new("proxy_ssl_verify_depth", PLACES, read::number)
+        .default("1")
+        .syntax("proxy_ssl_verify_depth N;")
+        .text(
+            "How many intermediate certificates may stand between a server's and its authority's.",
+        )
+        .example("proxy_ssl_verify_depth 2;");
+
+/// Configurations that are kept for names and peers; more are made anew each time.
+const MOST: usize = 1024;
+
+/// How connections to servers are secured.
+pub struct Outgoing {
+    client: Client,
+    name: Option<Template>,
+    dynamic: Option<Dynamic>,
+    verifies: bool,
+    trust: Rc<Trust>,
+    /// One for each peer and name, so that sessions go back to where they come from.
+    configs: RefCell<HashMap<(Box<str>, Box<str>), Arc<ClientConfig>>>,
+}
+
+/// Why a connection is not secure.
+#[derive(Debug)]
+pub enum Insecure {
+    /// The handshake failed.
+    Handshake(Failure),
+    /// The server's certificate does not come from an authority that is trusted.
+    Untrusted(Fault),
+    /// It showed none.
+    NoCertificate,
+    /// Its certificate is for another name.
+    WrongName(String),
+    /// Ours could not be loaded.
+    Ours(String),
+}
+
+impl fmt::Display for Insecure {
+    /// nginx's words.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Insecure::Handshake(failure) => failure.fmt(out),
+            Insecure::Untrusted(Fault { number, text }) => {
+                write!(out, "upstream SSL certificate verify error: ({number}:{text})")
+            }
+            Insecure::NoCertificate => out.write_str("upstream sent no SSL certificate"),
+            Insecure::WrongName(name) => {
+                write!(out, "upstream SSL certificate does not match \"{name}\"")
+            }
+            Insecure::Ours(reason) => out.write_str(reason),
+        }
+    }
+}
+
+impl Outgoing {
+    /// Compiles a level. Faults go to the scope.
+    pub fn compile(
+        scope: &Scope<'_>,
+        alpn: Vec<Vec<u8>>,
+        template: &mut dyn FnMut(&config::Template) -> Template,
+    ) -> Option<Outgoing> {
+        match Outgoing::try_compile(scope, alpn, template) {
+            Ok(outgoing) => Some(outgoing),
+            Err((reason, span)) => {
+                scope.error(span, reason);
+                None
+            }
+        }
+    }
+
+    fn try_compile(
+        scope: &Scope<'_>,
+        alpn: Vec<Vec<u8>>,
+        template: &mut dyn FnMut(&config::Template) -> Template,
+    ) -> Result<Outgoing, super::Fault> {
+        let prefix = scope.tree().conf_prefix.clone();
+        let nowhere = |reason: String| (reason, None);
+        let commands: Vec<Command> = scope
+            .all(&PROXY_SSL_CONF_COMMAND)
+            .iter()
+            .filter_map(|(name, value)| Command::of(name, value))
+            .collect();
+        let mut algorithms = Algorithms {
+            protocols: scope.get(&PROXY_SSL_PROTOCOLS),
+            ciphers: scope.get(&PROXY_SSL_CIPHERS),
+            suites: None,
+            groups: "auto".to_owned(),
+        };
+        commands.iter().for_each(|command| command.clone().apply(&mut algorithms));
+        let (certificate, dynamic) = certificate(scope, &prefix, &commands, template)?;
+        let verifies = scope.get(&PROXY_SSL_VERIFY);
+        let depth = usize::try_from(scope.get(&PROXY_SSL_VERIFY_DEPTH)).unwrap_or(usize::MAX);
+        let mut trust = Trust { depth, ..Trust::default() };
+        let trusted = scope.find(&PROXY_SSL_TRUSTED_CERTIFICATE);
+        let revoked = scope.find(&PROXY_SSL_CRL);
+        if verifies {
+            let Some(file) = trusted.filter(|file| !file.is_empty()) else {
+                let reason = "no proxy_ssl_trusted_certificate for proxy_ssl_verify";
+                return Err(nowhere(reason.to_owned()));
+            };
+            trust.authorities = net::tls::authorities(&file, &prefix).map_err(nowhere)?;
+            if let Some(file) = revoked.filter(|file| !file.is_empty()) {
+                trust.revocations = net::tls::revocations(&file, &prefix).map_err(nowhere)?;
+            }
+        }
+        let key_log = match scope.find_spanned(&PROXY_SSL_KEY_LOG) {
+            None => None,
+            Some((file, span)) => {
+                let log = net::tls::key_log(&prefix.join(file));
+                Some(log.map_err(|reason| (reason, Some(span)))?)
+            }
+        };
+        let client = Client {
+            algorithms,
+            certificate,
+            names_server: scope.get(&PROXY_SSL_SERVER_NAME),
+            resumes: scope.get(&PROXY_SSL_SESSION_REUSE),
+            alpn,
+            key_log,
+        };
+        // What cannot be made now could not be made later either.
+        client.compile().map_err(nowhere)?;
+        Ok(Outgoing {
+            client,
+            name: scope.find(&PROXY_SSL_NAME).map(|source| template(&source)),
+            dynamic,
+            verifies,
+            trust: Rc::new(trust),
+            configs: RefCell::default(),
+        })
+    }
+
+    /// Whether connections of different conversations are of different kinds.
+    pub fn varies(&self) -> bool {
+        self.dynamic.is_some()
+            || self.name.as_ref().is_some_and(|name| name.as_constant().is_none())
+    }
+
+    /// What tells connections of this conversation from those of others: name and certificate.
+    pub fn identity<X: Subject>(&self, x: &mut X) -> String {
+        let mut identity = String::new();
+        if let Some(name) = &self.name {
+            let value = name.value(x);
+            identity.push_str(&String::from_utf8_lossy(x.arena().text(value)));
+        }
+        if let Some(dynamic) = &self.dynamic {
+            identity.push('\n');
+            identity.push_str(&dynamic.names(x));
+        }
+        identity
+    }
+
+    /// Shakes hands with the peer `peer` over a fresh connection. `host` is the host in
+    /// `proxy_pass`, with or without a port.
+    ///
+    /// # Errors
+    /// Why the connection must not be used.
+    pub async fn secure<X: Subject>(
+        &self,
+        x: &mut X,
+        stream: &Stream,
+        host: &str,
+        peer: &str,
+    ) -> Result<(), Insecure> {
+        let name = match &self.name {
+            None => host.to_owned(),
+            Some(name) => {
+                let value = name.value(x);
+                String::from_utf8_lossy(x.arena().text(value)).into_owned()
+            }
+        };
+        let name = without_port(&name);
+        let config = self.config(x, name, peer)?;
+        let shaken = net::tls::connect(stream, config, net::tls::server_name(name)).await;
+        shaken.map_err(Insecure::Handshake)?;
+        self.verify(stream, name)
+    }
+
+    fn verify(&self, stream: &Stream, name: &str) -> Result<(), Insecure> {
+        if !self.verifies {
+            return Ok(());
+        }
+        let Some(session) = stream.tls() else { return Err(Insecure::NoCertificate) };
+        match session.verdict(&self.trust, net::wall().0 as i64) {
+            None => return Err(Insecure::NoCertificate),
+            Some(Err(fault)) => return Err(Insecure::Untrusted(fault)),
+            Some(Ok(())) => {}
+        }
+        match session.certificate() {
+            Some(certificate) if is_for_host(&certificate, name) => Ok(()),
+            _ => Err(Insecure::WrongName(name.to_owned())),
+        }
+    }
+
+    fn config<X: Subject>(
+        &self,
+        x: &mut X,
+        name: &str,
+        peer: &str,
+    ) -> Result<Arc<ClientConfig>, Insecure> {
+        if let Some(dynamic) = &self.dynamic {
+            let certificates = dynamic.load(x).map_err(Insecure::Ours)?;
+            let certificate = certificates.into_iter().next();
+            let client = Client { certificate, ..self.client.clone() };
+            return client.compile().map_err(Insecure::Ours);
+        }
+        let mut configs = self.configs.borrow_mut();
+        let key = (Box::from(peer), Box::from(name));
+        if let Some(config) = configs.get(&key) {
+            return Ok(config.clone());
+        }
+        let config = self.client.compile().map_err(Insecure::Ours)?;
+        if configs.len() < MOST {
+            configs.insert(key, config.clone());
+        }
+        Ok(config)
+    }
+}
+
+/// A certificate to show: known now, or per connection only.
+type Shown = (Option<Arc<CertifiedKey>>, Option<Dynamic>);
+
+fn certificate(
+    scope: &Scope<'_>,
+    prefix: &Path,
+    commands: &[Command],
+    template: &mut dyn FnMut(&config::Template) -> Template,
+) -> Result<Shown, super::Fault> {
+    let nowhere = |reason: String| (reason, None::<Span>);
+    let passwords = match scope.find_spanned(&PROXY_SSL_PASSWORD_FILE) {
+        None => Vec::new(),
+        Some((file, span)) => {
+            let read = net::tls::passwords(&prefix.join(file));
+            read.map_err(|reason| (reason, Some(span)))?
+        }
+    };
+    let given = scope.find(&PROXY_SSL_CERTIFICATE);
+    let key = scope.find(&PROXY_SSL_CERTIFICATE_KEY);
+    let by_command =
+        |pick: fn(&Command) -> Option<&String>| commands.iter().filter_map(pick).last();
+    let replaced = by_command(|command| match command {
+        Command::Certificate(file) => Some(file),
+        _ => None,
+    });
+    if let Some(certificate) = replaced {
+        let key = by_command(|command| match command {
+            Command::Key(file) => Some(file),
+            _ => None,
+        });
+        let key = key.unwrap_or(certificate);
+        let loaded = net::tls::certified(certificate, key, &passwords, prefix);
+        return Ok((Some(loaded.map_err(nowhere)?), None));
+    }
+    let Some(certificate) = given.filter(|given| given.constant() != Some(b"")) else {
+        return Ok((None, None));
+    };
+    let Some(key) = key else {
+        let shown = super::shown(&certificate);
+        let reason =
+            format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{shown}\"");
+        return Err(nowhere(reason));
+    };
+    if certificate.is_constant() && key.is_constant() {
+        let (certificate, key) = (super::text(&certificate), super::text(&key));
+        let loaded = net::tls::certified(&certificate, &key, &passwords, prefix);
+        return Ok((Some(loaded.map_err(nowhere)?), None));
+    }
+    let pair = (template(&certificate), template(&key));
+    Ok((None, Some(Dynamic::new(vec![pair], passwords, prefix.to_owned(), None))))
+}
+
+/// `host:port` without the port.
+fn without_port(name: &str) -> &str {
+    match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => name.split(':').next().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_no_part_of_names() {
+        let check = |name, expected| assert_eq!(without_port(name), expected);
+        check("a.example", "a.example");
+        check("a.example:8443", "a.example");
+        check("[::1]:8443", "::1");
+        check("[::1]", "::1");
+        check("127.0.0.1:1", "127.0.0.1");
+        check("", "");
+    }
+}
