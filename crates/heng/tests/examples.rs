@@ -69,6 +69,8 @@ fn all_pass_the_check_as_they_stand() {
     let mut names: Vec<String> = names.collect();
     names.sort_unstable();
     let expected = [
+        "balancing.conf",
+        "databases.conf",
         "reverse-proxy.conf",
         "sign-in.conf",
         "static-site.conf",
@@ -194,4 +196,44 @@ fn tuning() {
     server.reload();
     server.get("/").expect(200);
     server.wait_for_line("run/access.log", "\"GET / HTTP/1.1\" 200");
+}
+
+#[test]
+fn balancing() {
+    let server = start("balancing.conf", &[]);
+    let first = server.get("/");
+    let cookie = first.header("Set-Cookie").expect("a cookie").to_owned();
+    assert!(cookie.starts_with("server_id=") && cookie.contains("httponly"), "{cookie}");
+    let pair = cookie.split(';').next().expect("a pair");
+    for _ in 0..4 {
+        assert_eq!(ask(&server, "/", "Cookie", pair).text(), first.text());
+    }
+    let image = |n: usize| server.get(&format!("/image/{n}")).text()[..3].to_owned();
+    let owners: Vec<String> = (0..20).map(image).collect();
+    assert_eq!(owners, (0..20).map(image).collect::<Vec<_>>(), "each has its server");
+    assert!(owners.iter().any(|owner| *owner != owners[0]), "both have some");
+    server.wait_until("one that is well", || server.get("/checked").status == 200);
+    for _ in 0..4 {
+        assert_eq!(server.get("/checked").text(), "two: /checked\n");
+    }
+    assert!(server.get("/status").text().starts_with("Active connections: "));
+}
+
+#[test]
+fn databases() {
+    let text = text_of("databases.conf");
+    let text = text.replace("127.0.0.1:8080", "127.0.0.1:%%PORT_0%%");
+    let text = text.replace("127.0.0.1:8090", "127.0.0.1:%%PORT_3%%");
+    let text = text.replace("127.0.0.1:8101", "127.0.0.1:%%PORT_1%%");
+    let text = text.replace("127.0.0.1:8102", "127.0.0.1:%%PORT_2%%");
+    let server = Server::start(copy(&text));
+    let who = |n: usize| {
+        let said = server.connect_to(n).read_to_end();
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    assert_eq!((who(0), who(0)), ("first\n".to_owned(), "first\n".to_owned()));
+    let mut both = [who(3), who(3)];
+    both.sort();
+    assert_eq!(both, ["first\n", "second\n"]);
+    server.wait_for_line("run/sessions.log", ": 200 in ");
 }
