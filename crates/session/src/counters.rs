@@ -88,8 +88,9 @@ pub fn enter() {
     let taken = view.cells().iter().find(|row| {
         let owner = row.owner.load(Ordering::Relaxed);
         let free = owner == 0 || owner == own || is_dead(owner);
-        let exchange = row.owner.compare_exchange(owner, own, Ordering::AcqRel, Ordering::Relaxed);
-        free && exchange.is_ok()
+        let take = || row.owner.compare_exchange(owner, own, Ordering::AcqRel, Ordering::Relaxed);
+        // Only a free row may change hands.
+        free && take().is_ok()
     });
     if let Some(row) = taken {
         for gauge in [&row.active, &row.reading, &row.writing, &row.waiting] {

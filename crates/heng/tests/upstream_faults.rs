@@ -1,0 +1,198 @@
+//! Servers of a group that are killed, frozen, slow, talk nonsense or come and go, under load: no
+//! GET fails while a healthy one is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use testkit::{Answer, Backend, Client, Config, Gate, Server, Signal, kill, signal};
+
+/// What a bad server does, by number.
+const MISDEEDS: [fn() -> Answer; 7] = [
+    || Answer::text("fine"),
+    Answer::close,
+    Answer::reset,
+    || Answer::raw("\x16\x03\x01 what is this\r\n\r\n").then_close(),
+    || Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello").then_close(),
+    || Answer::raw("HTTP/1.1 200 OK\r\nContent-").then_close(),
+    Answer::silence,
+];
+
+fn group(method: &str, backends: &[&Backend]) -> Config {
+    let rows: String = backends
+        .iter()
+        .map(|backend| format!("server 127.0.0.1:{} fail_timeout=1s;", backend.port()))
+        .collect();
+    Config::http(&format!(
+        "upstream u {{ {method} zone u 128k; {rows} }}
+         server {{ listen 127.0.0.1:%%PORT_0%%;
+             proxy_read_timeout 200ms; proxy_connect_timeout 200ms;
+             location / {{ proxy_pass http://u; }} }}"
+    ))
+    .main("worker_processes 2;")
+}
+
+/// Clients that ask until they are told to stop; gives the statuses other than 200.
+fn load(port: u16, clients: usize, during: impl FnOnce(&AtomicUsize)) -> Vec<u16> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..clients)
+        .map(|number| {
+            let (stop, served) = (stop.clone(), served.clone());
+            std::thread::spawn(move || {
+                let mut bad = Vec::new();
+                let mut client = Client::connect(port);
+                let mut asked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    asked += 1;
+                    let answer = client.get(&format!("/{number}?{asked}"));
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if answer.status != 200 {
+                        bad.push(answer.status);
+                    }
+                    if answer.header("Connection") == Some("close") {
+                        client = Client::connect(port);
+                    }
+                }
+                bad
+            })
+        })
+        .collect();
+    during(&served);
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().flat_map(|thread| thread.join().expect("no client fails")).collect()
+}
+
+/// Waits until so many more answers came.
+fn more(served: &AtomicUsize, count: usize) {
+    let wanted = served.load(Ordering::Relaxed) + count;
+    assert!(testkit::until(|| served.load(Ordering::Relaxed) >= wanted), "answers stopped");
+}
+
+#[test]
+fn no_get_fails_while_a_healthy_server_is_left() {
+    for method in ["", "least_conn;", "hash $request_uri consistent;", "random two;"] {
+        let deed = Arc::new(AtomicUsize::new(0));
+        let own = deed.clone();
+        let bad = Backend::with(move |_| MISDEEDS[own.load(Ordering::Relaxed)]());
+        let mut flapping = Backend::named("flapping");
+        let good = Backend::named("good");
+        let server = Server::start(group(method, &[&bad, &flapping, &good]));
+        let failed = load(server.port(0), 4, |served| {
+            for number in 0..MISDEEDS.len() {
+                deed.store(number, Ordering::Relaxed);
+                more(served, 60);
+                flapping.down();
+                more(served, 60);
+                flapping.up();
+                more(served, 60);
+            }
+        });
+        assert!(failed.is_empty(), "{method} {failed:?}: {}", server.error_log());
+    }
+}
+
+#[test]
+fn a_frozen_server_costs_one_time_limit_and_comes_back() {
+    let frozen =
+        Server::start(Config::http("server { listen 127.0.0.1:%%PORT_0%%; return 200 frozen; }"));
+    let good = Backend::named("good");
+    let server = Server::start(Config::http(&format!(
+        "upstream u {{ server 127.0.0.1:{} fail_timeout=1s; server 127.0.0.1:{}; }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; proxy_read_timeout 300ms;
+             keepalive_requests 1000000; location / {{ proxy_pass http://u; }} }}",
+        frozen.port(0),
+        good.port(),
+    )));
+    assert_eq!(server.get("/").text(), "frozen");
+    let processes: Vec<u32> = frozen.workers();
+    processes.iter().for_each(|pid| signal(*pid, Signal::STOP));
+    let begin = Instant::now();
+    let mut client = server.connect();
+    let mut slow = 0;
+    while begin.elapsed() < Duration::from_millis(900) {
+        let asked = Instant::now();
+        assert_eq!(client.get("/").expect(200).text(), "good");
+        slow += usize::from(asked.elapsed() >= Duration::from_millis(250));
+    }
+    processes.iter().for_each(|pid| signal(*pid, Signal::CONT));
+    assert_eq!(slow, 1, "it rests after the first time limit");
+    server.wait_until("it is asked again", || client.get("/").text() == "frozen");
+}
+
+#[test]
+fn what_a_killed_worker_had_under_way_is_free_again() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let backend = Backend::with(move |request| match request.target.as_str() {
+        "/hold" => Answer::text("held").after_gate(&held),
+        _ => Answer::text("free"),
+    });
+    let mut server = Server::start(
+        Config::http(
+            "upstream u { zone u 128k; server 127.0.0.1:%%A%% max_conns=2; }
+             server { listen 127.0.0.1:%%PORT_0%%; add_header X-Worker $pid always;
+                 location /pid { return 200 $pid; }
+                 location / { proxy_pass http://u; } }",
+        )
+        .with("A", backend.port())
+        .main("worker_processes 2;"),
+    );
+    server.expect_alerts();
+    for round in 1..4 {
+        server.wait_workers(2);
+        // Both requests in one worker.
+        let mut first = server.connect();
+        let worker = first.get("/pid").expect(200).text();
+        let mut second = loop {
+            let mut client = server.connect();
+            if client.get("/pid").expect(200).text() == worker {
+                break client;
+            }
+        };
+        first.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        second.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+        gate.wait_arrived(2 * round);
+        server.get("/").expect(502);
+        kill(worker.parse().expect("a process id"));
+        server.wait_until("its requests are taken back", || server.get("/").status == 200);
+        // Exactly its own: one more than two are still too many.
+        server.wait_workers(2);
+    }
+    gate.open();
+}
+
+#[test]
+fn limits_are_exact_after_many_reloads() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let backend = Backend::with(move |request| match request.target.as_str() {
+        "/hold" => Answer::text("held").after_gate(&held),
+        _ => Answer::text("free"),
+    });
+    let server = Server::start(
+        Config::http(
+            "upstream u { zone u 128k; server 127.0.0.1:%%A%% max_conns=2; }
+             server { listen 127.0.0.1:%%PORT_0%%; location / { proxy_pass http://u; } }",
+        )
+        .with("A", backend.port()),
+    );
+    let mut holding = server.connect();
+    holding.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(1);
+    let failed = load(server.port(0), 1, |served| {
+        for _ in 0..20 {
+            server.reload();
+            more(served, 5);
+        }
+    });
+    assert!(failed.is_empty(), "{failed:?}");
+    // One is held, so one more may come, and no third one.
+    let mut second = server.connect();
+    second.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(2);
+    server.get("/").expect(502);
+    gate.open();
+    holding.read_response().expect(200);
+    second.read_response().expect(200);
+    server.get("/").expect(200);
+}
