@@ -265,7 +265,7 @@ fn counts_for_prometheus() {
     for line in [
         "# TYPE heng_http_requests_total counter",
         "heng_http_requests_total 4",
-        "heng_connections_writing 1",
+        "# TYPE heng_connections_writing gauge",
         &format!("heng_upstream_requests_total{{{labels}}} 3"),
         &format!("heng_upstream_responses_total{{{labels},class=\"2xx\"}} 3"),
         &format!("heng_upstream_up{{{labels}}} 1"),

@@ -188,3 +188,88 @@ fn bad_lines_are_refused() {
         "service upstream \"127.0.0.1\" requires domain name",
     );
 }
+
+#[test]
+fn members_come_and_go_without_a_failed_request() {
+    let names = NameServer::new();
+    names.set("a.test", "A", &["127.0.0.2"]);
+    names.set_ttl(0);
+    let server = Server::start(
+        Config::http(
+            "resolver 127.0.0.1:%%DNS%% ipv6=off;
+             upstream u { zone u 64k; server a.test:%%PORT_1%% resolve; }
+             server {
+                 listen 127.0.0.1:%%PORT_0%%;
+                 location / { proxy_pass http://u; }
+             }
+             server {
+                 listen 127.0.0.2:%%PORT_1%%;
+                 listen 127.0.0.3:%%PORT_1%%;
+                 location / { return 200 $server_addr; }
+             }",
+        )
+        .main("worker_processes 2;")
+        .with("DNS", names.port()),
+    );
+    assert!(until(|| server.get("/").status == 200), "{}", server.shown_log());
+    let port = server.port(0);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (asked, bad) = std::thread::scope(|scope| {
+        let load = |_| {
+            scope.spawn(|| {
+                let (mut asked, mut bad) = (0, 0);
+                let mut client = testkit::Client::connect(port);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let response = client.get("/");
+                    asked += 1;
+                    bad += u32::from(response.status != 200);
+                    if asked % 50 == 0 {
+                        client = testkit::Client::connect(port);
+                    }
+                }
+                (asked, bad)
+            })
+        };
+        let threads: Vec<_> = (0..2).map(load).collect();
+        for (addresses, name) in [
+            (&["127.0.0.3"][..], "127.0.0.3"),
+            (&["127.0.0.2", "127.0.0.3"], "127.0.0.2"),
+            (&["127.0.0.2"], "127.0.0.2"),
+        ] {
+            names.set("a.test", "A", addresses);
+            let questions = names.questions().len();
+            assert!(until(|| names.questions().len() >= questions + 2));
+            assert!(until(|| server.get("/").text() == name));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let ended = threads.into_iter().map(|thread| thread.join().expect("a client"));
+        ended.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    });
+    assert!(asked > 100 && bad == 0, "{bad} of {asked} failed{}", server.shown_log());
+}
+
+#[test]
+fn nothing_stays_counted_over_many_reloads() {
+    let backend = Backend::named("here");
+    let server = Server::start(
+        Config::http(
+            "upstream u { zone u 64k; server 127.0.0.1:%%BACKEND%%; }
+             server {
+                 listen 127.0.0.1:%%PORT_0%%;
+                 location /api { api; }
+                 location / { proxy_pass http://u; }
+             }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    for _ in 0..20 {
+        (0..5).for_each(|_| drop(server.get("/").expect(200)));
+        server.reload();
+    }
+    let shown = |text: &str| {
+        let shown = server.get("/api/9/http/upstreams/u");
+        shown.text().contains(text)
+    };
+    assert!(until(|| shown("\"active\":0")), "{}", server.get("/api/9/http/upstreams/u").text());
+    assert!(shown("\"requests\":100"), "{}", server.get("/api/9/http/upstreams/u").text());
+}

@@ -114,20 +114,24 @@ impl Book {
         records::clear(self.lines(place));
     }
 
-    fn counts(&self, row: usize, place: PeerIndex) -> impl Iterator<Item = &AtomicU64> {
-        let at =
-            self.room * LINES + (row.min(rows(self.room) - 1) * self.room + place as usize) * STATS;
-        let lines = match (place as usize) < self.room {
+    fn counts(&self, row: usize, place: PeerIndex) -> &[Line] {
+        let row = row.min(rows(self.room) - 1);
+        let at = self.room * LINES + (row * self.room + place as usize) * STATS;
+        match (place as usize) < self.room {
             true => &self.view.cells()[at..at + STATS],
             false => &[],
-        };
-        lines.iter().flat_map(|line| &line.words)
+        }
+    }
+
+    #[inline]
+    fn count(&self, row: usize, place: PeerIndex, at: usize) -> Option<&AtomicU64> {
+        self.counts(row, place).get(at / 8).map(|line| &line.words[at % 8])
     }
 
     /// Counts for a worker.
     #[inline]
     pub(crate) fn add(&self, row: usize, place: PeerIndex, what: Count, offset: usize, by: u64) {
-        if let Some(count) = self.counts(row, place).nth(what as usize + offset) {
+        if let Some(count) = self.count(row, place, what as usize + offset) {
             count.fetch_add(by, Ordering::Relaxed);
         }
     }
@@ -135,7 +139,7 @@ impl Book {
     /// Notes the latest moment.
     #[inline]
     pub(crate) fn selected(&self, row: usize, place: PeerIndex, seconds: u64) {
-        if let Some(cell) = self.counts(row, place).nth(Count::Selected as usize) {
+        if let Some(cell) = self.count(row, place, Count::Selected as usize) {
             cell.store(seconds, Ordering::Relaxed);
         }
     }
@@ -143,7 +147,8 @@ impl Book {
     /// Forgets what was counted for a place: somebody else stands there now.
     pub(crate) fn forget(&self, place: PeerIndex) {
         for row in 0..rows(self.room) {
-            self.counts(row, place).for_each(|count| count.store(0, Ordering::Relaxed));
+            let words = self.counts(row, place).iter().flat_map(|line| &line.words);
+            words.for_each(|count| count.store(0, Ordering::Relaxed));
         }
     }
 
@@ -152,7 +157,8 @@ impl Book {
         let mut sums = [0u64; 12];
         let mut selected = 0;
         for row in 0..rows(self.room) {
-            for (at, count) in self.counts(row, place).enumerate() {
+            let words = self.counts(row, place).iter().flat_map(|line| &line.words);
+            for (at, count) in words.enumerate() {
                 let count = count.load(Ordering::Relaxed);
                 match sums.get_mut(at) {
                     Some(sum) => *sum += count,

@@ -17,7 +17,7 @@ use crate::directives::{SERVER, Server};
 use crate::group::Group;
 
 /// `state`.
-pub static STATE: Directive<String> =
+pub(crate) static STATE: Directive<String> =
     Directive::new("state", &[UPSTREAM, STREAM_UPSTREAM], read::text)
         .syntax("state FILE;")
         .text(
