@@ -39,8 +39,18 @@ fn what_it_lists_is_there_and_the_rest_is_not() {
     let (text, known) = (readme(), known());
     let known = |name: &&str| known.iter().any(|directive| directive == name);
     // Parameters of `server` in a group, a word of the language, and the name of a link.
-    let parameters =
-        ["weight", "max_fails", "fail_timeout", "max_conns", "backup", "down", "include", "nginx"];
+    let parameters = [
+        "weight",
+        "max_fails",
+        "fail_timeout",
+        "max_conns",
+        "slow_start",
+        "backup",
+        "down",
+        "drain",
+        "include",
+        "nginx",
+    ];
     let works = names(between(&text, "## What works today", "## What is refused"));
     assert!(works.len() > 30, "{works:?}");
     let missing: Vec<_> =
@@ -48,7 +58,7 @@ fn what_it_lists_is_there_and_the_rest_is_not() {
     assert!(missing.is_empty(), "listed as working: {missing:?}");
 
     let refused = names(between(&text, "## What is refused", "## Where to go"));
-    assert!(refused.len() > 10, "{refused:?}");
+    assert!(refused.len() > 2, "{refused:?}");
     let there: Vec<_> = refused.iter().filter(|name| known(name)).collect();
     assert!(there.is_empty(), "listed as refused: {there:?}");
 }
