@@ -77,6 +77,7 @@ impl Engine for HttpEngine {
             worker: worker.clone(),
             accepting: Cell::new(0),
             aborted: Cell::new(false),
+            last_words: Cell::new(false),
             waiter: RefCell::new(None),
         });
         for (endpoint, listeners) in self.http.listeners.iter().zip(setup.listeners) {
@@ -98,11 +99,16 @@ impl Engine for HttpEngine {
     }
 }
 
+/// How long requests that were cut off may take to be logged.
+const LAST_WORDS_MS: u64 = 100;
+
 struct HttpService {
     worker: Rc<http::Worker>,
     /// Listeners that are still open. Each takes what waits in its queue before it closes.
     accepting: Cell<usize>,
     aborted: Cell<bool>,
+    /// Requests were cut off and are to be logged.
+    last_words: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
 }
 
@@ -125,6 +131,7 @@ impl Service for HttpService {
     fn abort(&self) {
         // The process leaves when its services have ended, and that closes every connection.
         self.aborted.set(true);
+        self.last_words.set(self.worker.abort());
         self.wake();
     }
 
@@ -143,6 +150,10 @@ impl Service for HttpService {
                 }
             })
             .await;
+            if self.last_words.get() {
+                // Whoever takes longer to end is cut off without a word.
+                net::timeout(LAST_WORDS_MS, http::drained()).await;
+            }
         })
     }
 }

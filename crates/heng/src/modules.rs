@@ -17,6 +17,7 @@ static TABLES: &[&[&dyn AnyDirective]] = &[
     directives::EVENTS_DIRECTIVES,
     session::log::DIRECTIVES,
     http::directives::ALL,
+    http::moot::ALL,
     http::http2::ALL,
     stream::directives::ALL,
     upstream::resolver::DIRECTIVES,
@@ -175,6 +176,12 @@ pub fn manual() -> Vec<Page> {
                 http::directives::ALL,
             )
         },
+        page(
+            "http_moot",
+            "HTTP core: without effect",
+            "Directives of nginx's core that are accepted and change nothing here.",
+            http::moot::ALL,
+        ),
         page(
             "http_v2",
             "HTTP/2",

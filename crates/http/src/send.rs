@@ -492,7 +492,8 @@ fn lost(x: &mut Exchange, error: &io::Error) -> SendEnd {
         let doing = "while sending response to client";
         x.log_error(Level::Info, format_args!("client timed out ({errno}) {doing}"));
         x.sent.timed_out = true;
-    } else {
+    } else if x.stream.is_none() {
+        // What becomes of streams is told where their frames are read.
         let text = Errno::from(error);
         x.log_error(Level::Info, format_args!("send() failed ({text})"));
     }

@@ -47,6 +47,7 @@ pub struct Worker {
     acceptors: RefCell<Vec<Waker>>,
     /// Connections with several requests at a time, to be told of the end.
     multiplexed: RefCell<Vec<Weak<Mux>>>,
+    aborted: Cell<bool>,
 }
 
 impl Worker {
@@ -59,6 +60,7 @@ impl Worker {
             seat,
             acceptors: RefCell::new(Vec::new()),
             multiplexed: RefCell::new(Vec::new()),
+            aborted: Cell::new(false),
         })
     }
 
@@ -89,6 +91,23 @@ impl Worker {
                 .timer
                 .set(connection.timer.deadline().map_or(at, |deadline| deadline.min(at)));
         });
+    }
+
+    /// Cuts connections with several requests off; true when there were any, whose requests are
+    /// then logged at once.
+    pub fn abort(&self) -> bool {
+        self.aborted.set(true);
+        let mut any = false;
+        for mux in self.multiplexed.borrow().iter().filter_map(Weak::upgrade) {
+            mux.wake();
+            any = true;
+        }
+        any
+    }
+
+    /// True once connections are cut off.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.get()
     }
 
     /// Tells the connection when the end begins.

@@ -6,7 +6,7 @@
 //! limit: a test that waits in vain says for what, and shows the server's error log.
 //!
 //! The program under test is `HENG_TEST_BINARY`, or else `heng` beside the test's own executable.
-//! The crate leaves out TLS, HTTP/2 and UDP until the server has them.
+//! [`FrameClient`] speaks HTTP/2 frame by frame.
 //!
 //! ```no_run
 //! use testkit::{Answer, Backend, Config, Server};
@@ -30,6 +30,7 @@ mod backend;
 mod client;
 mod config;
 mod directives;
+pub mod frames;
 mod message;
 mod names;
 mod ports;
@@ -38,12 +39,14 @@ mod server;
 mod sockets;
 mod stream;
 mod wait;
+pub mod tls;
 
 pub use answer::Answer;
 pub use backend::{Backend, Conversation, Unreachable};
 pub use client::{Client, get};
 pub use config::Config;
 pub use directives::{Statement, delete, statements};
+pub use frames::{Frame, FrameClient};
 pub use message::{Fields, ReadError, Request, Response};
 pub use names::NameServer;
 pub use ports::{Port, has_ipv6};

@@ -18,14 +18,12 @@ pub struct Settings {
     pub(crate) concurrent: u32,
     /// Bytes of a stream's body that may come before anybody reads it.
     pub(crate) preread: u32,
-    /// Bytes received at a time.
-    pub(crate) recv_buffer: usize,
 }
 
 impl Settings {
     pub(crate) fn compile(scope: &Scope<'_>) -> Settings {
         let bounded = |value: u64| value.min(i32::MAX as u64) as u32;
-        for moot in [&POOL_SIZE, &STREAMS_INDEX_SIZE] {
+        for moot in [&RECV_BUFFER_SIZE, &POOL_SIZE, &STREAMS_INDEX_SIZE] {
             scope.get(moot);
         }
         for (directive, instead) in OBSOLETE {
@@ -45,7 +43,6 @@ impl Settings {
             enabled: scope.get(&HTTP2),
             concurrent: bounded(scope.get(&MAX_CONCURRENT_STREAMS)).max(1),
             preread: bounded(scope.get(&BODY_PREREAD_SIZE)),
-            recv_buffer: scope.get(&RECV_BUFFER_SIZE).clamp(4096, 256 * 1024) as usize,
         }
     }
 }
@@ -81,10 +78,11 @@ static BODY_PREREAD_SIZE: Bytes = Directive::new("http2_body_preread_size", HS, 
 static RECV_BUFFER_SIZE: Bytes = Directive::new("http2_recv_buffer_size", H, read::size)
     .default("256k")
     .syntax("http2_recv_buffer_size SIZE;")
-    .text("How much is received from an HTTP/2 connection at a time, at most.")
+    .text("Accepted for nginx's configurations.")
+    .moot("buffers are lent by the worker's pool, as large as what comes")
     .example("http2_recv_buffer_size 64k;");
 
-pub(crate) static CHUNK_SIZE: Bytes = Directive::new("http2_chunk_size", HSL, read::size)
+pub(crate) static CHUNK_SIZE: Bytes = Directive::new("http2_chunk_size", HSL, read_chunk)
     .default("8k")
     .syntax("http2_chunk_size SIZE;")
     .text(
@@ -106,6 +104,13 @@ static STREAMS_INDEX_SIZE: Bytes = Directive::new("http2_streams_index_size", HS
     .text("Accepted for nginx's configurations.")
     .moot("streams are found without a table of a given size")
     .example("http2_streams_index_size 64;");
+
+fn read_chunk(args: &Args<'_>) -> Result<u64, Invalid> {
+    match read::size(args)? {
+        0 => Err(Invalid::new("the http2 chunk size cannot be zero").at(0)),
+        size => Ok(size),
+    }
+}
 
 fn anything(_: &Args<'_>) -> Result<(), Invalid> {
     Ok(())

@@ -44,8 +44,9 @@ pub(crate) use mux::{Mux, run};
 /// Whether a connection that has received its first byte speaks HTTP/2: by agreement (ALPN), or
 /// because it begins as only HTTP/2 does. What was received stays the connection's leftover.
 pub(crate) async fn begins(connection: &Rc<Connection>, deadline: u64) -> bool {
-    if let Some(session) = connection.stream.tls() {
-        return session.alpn().as_deref() == Some(b"h2");
+    if connection.served.tls {
+        let session = connection.stream.tls();
+        return session.is_some_and(|session| session.alpn().as_deref() == Some(b"h2"));
     }
     loop {
         let mut have = match connection.take_leftover() {

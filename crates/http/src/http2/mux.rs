@@ -22,8 +22,9 @@ use wire::http2::{Code, Connection as Codec, Event, Fault, Role, Rules};
 pub(super) const OUT_HIGH: u64 = 64 * 1024;
 /// Bytes received before other tasks have their turn.
 const READ_SHARE: usize = 256 * 1024;
-/// How much is received at a time while little comes.
+/// How much is received at a time while little comes, and at most.
 const READ: usize = 16 * 1024;
+const READ_MOST: usize = 128 * 1024;
 /// Payloads up to this size are copied behind their head.
 const JOINED: u64 = 1024;
 
@@ -49,6 +50,8 @@ struct State {
     flushing: VecDeque<(u64, Rc<Stream>)>,
     /// Windows grew: all with something to send are queued again.
     room: bool,
+    /// Reading stopped because too much waits to be sent.
+    held_back: bool,
     /// How often the connection was without streams.
     idles: u64,
 }
@@ -86,6 +89,7 @@ pub(crate) async fn run(connection: &Rc<Connection>) -> After {
             turns: VecDeque::new(),
             flushing: VecDeque::new(),
             room: false,
+            held_back: false,
             idles: 0,
         }),
         waker: Cell::new(None),
@@ -200,6 +204,9 @@ impl Drop for Clock {
 impl Mux {
     fn poll(self: &Rc<Mux>, cx: &mut Context<'_>, clock: &mut Clock) -> Poll<End> {
         self.waker.set(Some(cx.waker().clone()));
+        if self.connection.worker.is_aborted() {
+            return Poll::Ready(End::Broken);
+        }
         let mut state = self.state.borrow_mut();
         let before = state.out.sent();
         let (read, end) = match state.poll_read(cx, self) {
@@ -217,6 +224,10 @@ impl Mux {
             let text = Errno::from(&error);
             self.connection.log(Level::Info, format_args!("send() failed ({text})"));
             return Poll::Ready(End::Broken);
+        }
+        if std::mem::take(&mut state.held_back) && state.waiting_bytes() < OUT_HIGH {
+            // There is room now for the answers to what was not read.
+            cx.waker().wake_by_ref();
         }
         let is_over = state.streams.is_empty() && state.codec.is_leaving();
         if is_over {
@@ -310,13 +321,23 @@ impl State {
         self.streams.iter().find(|stream| stream.id == id).cloned()
     }
 
+    /// Bytes of frames that did not leave yet.
+    fn waiting_bytes(&self) -> u64 {
+        self.out.len_bytes() + self.codec.out.len() as u64
+    }
+
+    fn holds_back(&mut self) -> bool {
+        self.held_back = self.waiting_bytes() >= OUT_HIGH;
+        self.held_back
+    }
+
     /// Receives and decodes until nothing comes, or too much waits to be sent.
     fn poll_read(&mut self, cx: &mut Context<'_>, mux: &Rc<Mux>) -> Poll<Result<(), End>> {
         let connection = &mux.connection;
-        let mut left = READ_SHARE.max(mux.settings.recv_buffer);
-        let mut size = READ.min(mux.settings.recv_buffer);
+        let mut left = READ_SHARE;
+        let mut size = READ;
         let mut any = false;
-        while self.out.len_bytes() + (self.codec.out.len() as u64) < OUT_HIGH {
+        while !self.holds_back() {
             let chunk = match connection.take_leftover() {
                 Some(chunk) => chunk,
                 None if left == 0 => {
@@ -328,7 +349,7 @@ impl State {
                     Poll::Pending => break,
                     Poll::Ready(Ok(block)) if !block.is_empty() => {
                         if block.is_full() {
-                            size = (size * 2).min(mux.settings.recv_buffer);
+                            size = (size * 2).min(READ_MOST);
                         }
                         block.freeze()
                     }
@@ -469,7 +490,7 @@ impl State {
     }
 
     fn make_frames(&mut self) {
-        while self.out.len_bytes() + (self.codec.out.len() as u64) < OUT_HIGH {
+        while self.waiting_bytes() < OUT_HIGH {
             let Some(stream) = self.turns.pop_front() else { return };
             if self.make_frame(&stream) {
                 self.turns.push_back(stream);

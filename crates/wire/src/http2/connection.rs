@@ -15,7 +15,7 @@
 //!                    +-----------------RST_STREAM from either side-----------------------^
 //! ```
 //!
-//! What a peer can make us hold: one frame that is no DATA (16 KiB), the undecoded rest of a
+//! What a peer can make us hold: one control frame (16 KiB), the undecoded rest of a
 //! header field, one header list, the compression table (4 KiB), 48 bytes per open stream. What it
 //! can make us do is bounded by [`Rules`] and by the accounts of `budget`; whoever overdraws them
 //! is told "http2 flood detected" and leaves.
@@ -177,7 +177,7 @@ impl Connection {
         match role {
             Role::Server => {
                 let streams = (setting::MAX_CONCURRENT_STREAMS, rules.concurrent);
-                let frames = (setting::MAX_FRAME_SIZE, PAYLOAD as u32);
+                let frames = (setting::MAX_FRAME_SIZE, frame::PAYLOAD_MAX as u32);
                 frame::put_settings(&mut out, &[streams, window, frames]);
             }
             Role::Client => {
@@ -326,7 +326,8 @@ impl Connection {
     pub fn room(&self, stream: u32) -> usize {
         let Some(stream) = self.streams.find(stream) else { return 0 };
         let room = stream.send_window.min(self.send_window).max(0);
-        (room as usize).min(self.peer.max_frame)
+        // Longer frames would make streams wait for one another.
+        (room as usize).min(PAYLOAD)
     }
 
     /// Writes the head of a DATA frame, whose payload the caller puts behind `out`. `length` is at
@@ -524,7 +525,8 @@ impl Connection {
             };
             return Err(Fault::new(Code::Protocol, text));
         }
-        if head.length > PAYLOAD {
+        let is_streamed = matches!(head.kind, Kind::Data | Kind::Headers | Kind::Continuation);
+        if head.length > PAYLOAD && !(is_streamed && self.role == Role::Server) {
             let text = format!("client sent frame with too long payload {}", head.length);
             return Err(Fault::with(Code::FrameSize, text));
         }
@@ -890,9 +892,7 @@ fn bad_block(bad: BadBlock) -> Fault {
             (Code::Compression, "client sent header block with too long header index value")
         }
         BadBlock::Huffman => (Code::Compression, "client sent invalid encoded header field"),
-        BadBlock::Truncated => {
-            (Code::FrameSize, "client sent header block with incorrect length")
-        }
+        BadBlock::Truncated => (Code::FrameSize, "client sent header block with incorrect length"),
         BadBlock::EmptyName => (Code::Protocol, "client sent zero header name length"),
         BadBlock::FieldTooLong => (Code::EnhanceYourCalm, "client sent too large header field"),
         BadBlock::ListTooLong => (Code::EnhanceYourCalm, "client sent too large header"),
@@ -966,8 +966,7 @@ impl Connection {
                 if !(PAYLOAD as u32..=0xff_ffff).contains(&value) {
                     return incorrect(Code::Protocol, "MAX_FRAME_SIZE");
                 }
-                // Longer frames than everybody takes would make streams wait for one another.
-                self.peer.max_frame = (value as usize).min(PAYLOAD);
+                self.peer.max_frame = value as usize;
             }
             setting::ENABLE_PUSH if value > 1 => return incorrect(Code::Protocol, "ENABLE_PUSH"),
             setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value,

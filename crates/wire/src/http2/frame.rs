@@ -3,8 +3,11 @@
 
 /// Bytes of a frame's head.
 pub const HEAD: usize = 9;
-/// The longest payload that a peer must take, and that we take.
+/// The longest payload that a peer must take, and that we send.
 pub const PAYLOAD: usize = 16384;
+/// The longest payload that a client may send us: bodies and header blocks are taken as they come,
+/// so their length costs nothing. nginx announces the same.
+pub const PAYLOAD_MAX: usize = 0xff_ffff;
 /// The largest flow-control window.
 pub const WINDOW_MAX: i64 = 0x7fff_ffff;
 /// Every window at first.

@@ -139,7 +139,7 @@ fn broken_rules_end_the_connection() {
             C::Protocol,
         ),
         ("PUSH_PROMISE", vec![frame_of(K::PushPromise, 4, 1, &[0; 4])], C::Protocol),
-        ("long frame", vec![frame_of(K::Data, 0, 1, &[0; PAYLOAD + 1])], C::FrameSize),
+        ("long SETTINGS", vec![frame_of(K::Settings, 0, 0, &[0; PAYLOAD + 1])], C::FrameSize),
         ("short PING", vec![frame_of(K::Ping, 0, 0, &[0; 7])], C::FrameSize),
         ("PING on a stream", vec![frame_of(K::Ping, 0, 1, &[0; 8])], C::Protocol),
         ("short RST_STREAM", vec![frame_of(K::Reset, 0, 1, &[0; 3])], C::FrameSize),
