@@ -37,9 +37,9 @@ pub static GEO: Directive<GeoLine> = Directive::new("geo", &[HTTP, STREAM], read
          `192.168.1.0-192.168.1.255`, of IPv4 addresses only. What is no IPv4 address there, a \
          client of a unix socket, and an $ADDRESS that is none count as 255.255.255.255. Special \
          rows: `default` has the value for all other addresses (empty without it); `delete` \
-         takes a network or range out again; in http, `proxy` names clients whose `X-Forwarded-For` \
-         is believed; with `proxy_recursive` the addresses in it that are such proxies themselves \
-         are skipped; with `volatile` the value is looked up anew at each use; `include FILE` \
+         takes a network or range out again; in http, `proxy` names clients whose \
+         `X-Forwarded-For` is believed; with `proxy_recursive` the addresses in it that are such \
+         proxies themselves are skipped; with `volatile` the value is looked up anew at each use; `include FILE` \
          reads rows from a file.",
     )
     .example("geo $region {\n    default world;\n    10.0.0.0/8 inside;\n    ::1 inside;\n}");

@@ -11,7 +11,7 @@ use net::tls::{Choice, Failure, Hello, Session as Tls, Trust};
 use session::contexts::{STREAM, STREAM_SERVER};
 use session::log::Level;
 use session::text::Span;
-use session::tls::variables::{Secured, table};
+use session::tls::variables::{Rows, Secured};
 use session::tls::{How, ServerTls, Verify};
 use session::variables::Builtin;
 use system::errno::Errno;
@@ -38,7 +38,7 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[&SSL_ALPN, &SSL_HANDSHAKE_TIMEOUT];
 
 const PLACES: &[Context] = &[STREAM, STREAM_SERVER];
 
-static VARIABLES: &[Builtin<Session>] = &table::<Session>();
+static VARIABLES: &[Builtin<Session>] = Rows::<Session>::TABLE;
 
 static SSL_ALPN: Directive<Vec<String>> = Directive::new("ssl_alpn", PLACES, read::texts)
     .takes(Arity::AtLeast(1))

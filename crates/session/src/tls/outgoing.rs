@@ -174,6 +174,8 @@ const MOST: usize = 1024;
 pub struct Outgoing {
     client: Client,
     name: Option<Template>,
+    /// Protocols that are offered in place of the client's own, worked out per conversation.
+    alpn: Vec<Template>,
     dynamic: Option<Dynamic>,
     verifies: bool,
     trust: Rc<Trust>,
@@ -284,11 +286,18 @@ impl Outgoing {
         Ok(Outgoing {
             client,
             name: scope.find(&PROXY_SSL_NAME).map(|source| template(&source)),
+            alpn: Vec::new(),
             dynamic,
             verifies,
             trust: Rc::new(trust),
             configs: RefCell::default(),
         })
+    }
+
+    /// Offers protocols above TLS that are known per conversation; empty ones are left out.
+    #[must_use]
+    pub fn offering(self, protocols: Vec<Template>) -> Outgoing {
+        Outgoing { alpn: protocols, ..self }
     }
 
     /// Whether connections of different conversations are of different kinds.
@@ -359,22 +368,44 @@ impl Outgoing {
         name: &str,
         peer: &str,
     ) -> Result<Arc<ClientConfig>, Insecure> {
+        let offered = self.offered(x);
+        let client = || match offered.is_empty() {
+            true => self.client.clone(),
+            false => Client { alpn: offered.clone(), ..self.client.clone() },
+        };
         if let Some(dynamic) = &self.dynamic {
             let certificates = dynamic.load(x).map_err(Insecure::Ours)?;
             let certificate = certificates.into_iter().next();
-            let client = Client { certificate, ..self.client.clone() };
-            return client.compile().map_err(Insecure::Ours);
+            return Client { certificate, ..client() }.compile().map_err(Insecure::Ours);
         }
         let mut configs = self.configs.borrow_mut();
-        let key = (Box::from(peer), Box::from(name));
+        let key = match offered.is_empty() {
+            true => (Box::from(peer), Box::from(name)),
+            false => (Box::from(peer), format!("{name}\n{offered:?}").into()),
+        };
         if let Some(config) = configs.get(&key) {
             return Ok(config.clone());
         }
-        let config = self.client.compile().map_err(Insecure::Ours)?;
+        let config = client().compile().map_err(Insecure::Ours)?;
         if configs.len() < MOST {
             configs.insert(key, config.clone());
         }
         Ok(config)
+    }
+}
+
+impl Outgoing {
+    /// The protocols that are offered in this conversation.
+    fn offered<X: Subject>(&self, x: &mut X) -> Vec<Vec<u8>> {
+        let mut offered = Vec::new();
+        for protocol in &self.alpn {
+            let value = protocol.value(x);
+            let value = x.arena().text(value);
+            if (1..=255).contains(&value.len()) {
+                offered.push(value.to_vec());
+            }
+        }
+        offered
     }
 }
 

@@ -1,5 +1,6 @@
 //! The variables of TLS towards clients, for the conversations of every engine.
 
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use net::tls::{Certificate, Session, Trust};
@@ -19,9 +20,12 @@ pub trait Secured: Subject {
 
 type Found = Option<Span>;
 
-/// The table of an engine.
-pub const fn table<X: Secured>() -> [Builtin<X>; 23] {
-    [
+/// The rows of an engine whose conversations are `X`.
+pub struct Rows<X>(PhantomData<X>);
+
+impl<X: Secured> Rows<X> {
+    /// The table.
+    pub const TABLE: &'static [Builtin<X>] = &[
         Builtin::volatile("ssl_alpn_protocol", alpn, "The protocol above TLS that was agreed on."),
         Builtin::volatile("ssl_cipher", cipher, "The cipher suite, by OpenSSL's name."),
         Builtin::volatile("ssl_ciphers", ciphers, "The suites that the client offered."),
@@ -97,7 +101,8 @@ pub const fn table<X: Secured>() -> [Builtin<X>; 23] {
         Builtin::volatile(
             "ssl_session_id",
             session_id,
-            "The id of the session, in hexadecimal digits; it stays when the session is taken up again.",
+            "The id of the session, in hexadecimal digits; it stays when the session is taken up \
+             again.",
         ),
         Builtin::volatile(
             "ssl_session_reused",
@@ -105,7 +110,7 @@ pub const fn table<X: Secured>() -> [Builtin<X>; 23] {
             "`r` when a session was taken up again, else `.`.",
         ),
         Builtin::volatile("ssl_sigalgs", schemes, "The signature schemes that the client offered."),
-    ]
+    ];
 }
 
 /// A text of the session.

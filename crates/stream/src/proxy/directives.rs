@@ -20,6 +20,8 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_PROTOCOL,
     &PROXY_HALF_CLOSE,
     &PROXY_SOCKET_KEEPALIVE,
+    &PROXY_SSL,
+    &PROXY_SSL_ALPN,
     &PROXY_SOCKET_RCVBUF,
     &PROXY_SOCKET_SNDBUF,
 ];
@@ -204,6 +206,36 @@ pub(super) static PROXY_SOCKET_KEEPALIVE: Flag = flag("proxy_socket_keepalive")
     .syntax("proxy_socket_keepalive on | off;")
     .text("Whether connections to backends are probed by TCP while they are silent.")
     .example("proxy_socket_keepalive on;");
+
+pub(super) static PROXY_SSL: Flag = flag("proxy_ssl")
+    .default("off")
+    .syntax("proxy_ssl on | off;")
+    .text(
+        "Whether connections to backends speak TLS. `proxy_ssl_verify` and its kin, which are \
+         described for http, say how.",
+    )
+    .example("proxy_ssl on;");
+
+pub(super) static PROXY_SSL_ALPN: Directive<Vec<config::Template>> =
+    Directive::new("proxy_ssl_alpn", LEVELS, read_protocols)
+        .takes(Arity::AtLeast(1))
+        .syntax("proxy_ssl_alpn PROTOCOL...;")
+        .text(
+            "The protocols above TLS that backends are offered (ALPN). They may hold variables; \
+             what is empty is not offered.",
+        )
+        .example("proxy_ssl_alpn h2 http/1.1;");
+
+fn read_protocols(args: &Args<'_>) -> Result<Vec<config::Template>, Invalid> {
+    let protocol = |i: usize| {
+        let template = read::template_at(args, i)?;
+        match template.constant() {
+            Some(text) if text.len() > 255 => Err(read::refuse(args, i, "protocol too long")),
+            _ => Ok(template),
+        }
+    };
+    (0..args.len()).map(protocol).collect()
+}
 
 pub(super) static PROXY_SOCKET_RCVBUF: Number =
     Directive::new("proxy_socket_rcvbuf", LEVELS, read::size)

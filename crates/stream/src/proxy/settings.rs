@@ -2,6 +2,7 @@
 
 use config::Scope;
 use session::log::{Bytes, Level};
+use session::tls::Outgoing;
 use session::variables::Template;
 use system::socket::Keepalive;
 use upstream::{Connecting, bind};
@@ -23,6 +24,8 @@ pub(super) struct Settings {
     pub(super) next: bool,
     pub(super) next_tries: u32,
     pub(super) next_timeout_ms: u64,
+    /// How connections are secured, where they are.
+    pub(super) ssl: Option<Outgoing>,
     connecting: Connecting,
     /// `proxy_bind` with variables.
     bind: Option<Template>,
@@ -66,6 +69,7 @@ impl Settings {
             next: scope.get(&d::PROXY_NEXT_UPSTREAM),
             next_tries: u32::try_from(tries).unwrap_or(u32::MAX),
             next_timeout_ms: scope.get(&d::PROXY_NEXT_UPSTREAM_TIMEOUT),
+            ssl: ssl(c, scope),
             connecting,
             bind,
             upload_rate: c.template(&scope.get(&d::PROXY_UPLOAD_RATE)),
@@ -90,6 +94,15 @@ impl Settings {
     pub(super) fn rates(&self, s: &mut Session) -> (u64, u64) {
         (rate(&self.upload_rate, s), rate(&self.download_rate, s))
     }
+}
+
+fn ssl(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Option<Outgoing> {
+    let protocols = scope.find(&d::PROXY_SSL_ALPN).unwrap_or_default();
+    if !scope.get(&d::PROXY_SSL) {
+        return None;
+    }
+    let outgoing = Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source))?;
+    Some(outgoing.offering(protocols.iter().map(|source| c.template(source)).collect()))
 }
 
 fn rate(template: &Template, s: &mut Session) -> u64 {
