@@ -4,17 +4,19 @@
 //! through a trait, opens nothing, and returns what it made together with everything that is
 //! wrong. Opening what a snapshot needs is `open.rs`.
 
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use config::{Diagnostic, Scope, Sink, Tree, in_order, refuses};
 use session::access::Clients;
 use session::log::{self, Log, LogFiles};
+use session::network::Network;
 use session::zones::Zones;
 use system::driver;
 use system::process::{self, Account};
 
-use crate::directives::{self as d, Affinity, EnvironmentEntry, UserNames, WorkerCount};
+use crate::directives::{self as d, Affinity, Debugged, EnvironmentEntry, UserNames, WorkerCount};
 use crate::engines::{Engine, Surroundings, Wanted};
 use crate::modules;
 use crate::paths::{self, Places};
@@ -177,8 +179,27 @@ fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> 
         connections: events.get(&d::WORKER_CONNECTIONS),
         event_method: events.get(&d::USE),
         multi_accept: events.get(&d::MULTI_ACCEPT),
-        debugged: events.all_local(&d::DEBUG_CONNECTION).concat(),
+        debugged: compile_debugged(events),
     })
+}
+
+/// Looks up the names among the clients of `debug_connection`.
+fn compile_debugged(events: &Scope<'_>) -> Vec<Clients> {
+    let mut found = Vec::new();
+    for (debugged, span) in events.nodes_local(&d::DEBUG_CONNECTION) {
+        match debugged {
+            Debugged::Clients(clients) => found.push(clients),
+            Debugged::Name(name) => match (&*name, 0).to_socket_addrs() {
+                Ok(addresses) => found
+                    .extend(addresses.map(|address| Clients::Network(Network::of(address.ip())))),
+                Err(_) => {
+                    let message = format!("host not found in debug_connection \"{name}\"");
+                    events.error(span, message);
+                }
+            },
+        }
+    }
+    found
 }
 
 /// Directives that change nothing here are looked at all the same, so that the test which finds

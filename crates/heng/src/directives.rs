@@ -5,7 +5,6 @@
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, MAIN, Opens, Repeat, read};
 use session::access::Clients;
 use session::network::Network;
-use std::net::ToSocketAddrs;
 use system::driver;
 
 /// Inside `events { }`.
@@ -32,8 +31,7 @@ pub static CORE: &[&dyn AnyDirective] = &[
 ];
 
 /// The directives of the event loop.
-pub static EVENTS_DIRECTIVES: &[&dyn AnyDirective] =
-    &[
+pub static EVENTS_DIRECTIVES: &[&dyn AnyDirective] = &[
     &WORKER_CONNECTIONS,
     &USE,
     &MULTI_ACCEPT,
@@ -344,8 +342,15 @@ pub static MULTI_ACCEPT: Directive<bool> = Directive::new("multi_accept", &[EVEN
     )
     .example("multi_accept on;");
 
-/// The clients, and the words that could not be understood as such.
-pub static DEBUG_CONNECTION: Directive<Vec<Clients>> =
+/// Whose connections are logged in every detail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Debugged {
+    Clients(Clients),
+    /// A name whose addresses are looked up when the configuration is put to use.
+    Name(String),
+}
+
+pub static DEBUG_CONNECTION: Directive<Debugged> =
     Directive::new("debug_connection", &[EVENTS], read_debugged)
         .many()
         .syntax("debug_connection ADDRESS | NETWORK | NAME | unix:;")
@@ -356,21 +361,19 @@ pub static DEBUG_CONNECTION: Directive<Vec<Clients>> =
         )
         .example("debug_connection 127.0.0.1;");
 
-fn read_debugged(args: &Args<'_>) -> Result<Vec<Clients>, Invalid> {
+fn read_debugged(args: &Args<'_>) -> Result<Debugged, Invalid> {
     let text = args.str(0);
     if text == "unix:" {
-        return Ok(vec![Clients::Unix]);
+        return Ok(Debugged::Clients(Clients::Unix));
     }
     if let Some(parsed) = Network::parse(&text) {
         if parsed.has_low_bits {
             let reason = format!("low address bits of {text} are meaningless");
             args.warn(Invalid::new(reason).at(0));
         }
-        return Ok(vec![Clients::Network(parsed.network)]);
+        return Ok(Debugged::Clients(Clients::Network(parsed.network)));
     }
-    let unknown = || Invalid::new(format!("host not found in debug_connection \"{text}\"")).at(0);
-    let found = (&*text, 0).to_socket_addrs().map_err(|_| unknown())?;
-    Ok(found.map(|address| Clients::Network(Network::of(address.ip()))).collect())
+    Ok(Debugged::Name(text.into_owned()))
 }
 
 pub static ACCEPT_MUTEX: Directive<bool> = Directive::new("accept_mutex", &[EVENTS], read::flag)
@@ -436,7 +439,10 @@ mod tests {
             &WORKER_PRIORITY,
             &[("-5", "-5"), ("+5", "5"), ("99", "99"), ("-", priority), ("x", priority)],
         );
-        check(&USE, &[("poll", "Poll"), ("io_uring", "IoUring"), ("foo", "invalid event type \"foo\"")]);
+        check(
+            &USE,
+            &[("poll", "Poll"), ("io_uring", "IoUring"), ("foo", "invalid event type \"foo\"")],
+        );
         check(&ENV, &[("A", "Keep(\"A\")"), ("A=b=c", "Set { name: \"A\", value: \"b=c\" }")]);
     }
 

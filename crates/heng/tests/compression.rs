@@ -4,7 +4,7 @@ use std::io::Read;
 use testkit::{Config, Response, Server};
 
 fn text() -> String {
-    (0..4000).map(|at| format!("{} ", at % 113)).collect()
+    (0..4000u64).map(|at| format!("{} ", at * at * at % 1009)).collect()
 }
 
 fn serving(inside: &str) -> Server {

@@ -12,6 +12,7 @@ use crate::limit_except::LimitExcept;
 use crate::listen::Listen;
 use crate::location::{Location, LocationBuilder, Locations, Matching, Pattern};
 use crate::module::{Lifecycle, Module};
+use crate::moot;
 use crate::settings::{Alias, HeadLimits, Settings, Types};
 use crate::site::{Name, Site, Sites};
 use crate::temp::TempFolder;
@@ -236,7 +237,7 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         lifecycles: Vec::new(),
     };
     let error_log = session::log::compile(&scope, c.logs);
-    read_moot(&scope);
+    moot::read_all(&scope);
     for module in c.modules {
         if let Some(http) = module.http {
             http(&mut c, &scope);
@@ -260,21 +261,6 @@ pub fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Http>
         variables: Rc::new(c.variables),
         error_log,
     })
-}
-
-/// Directives that change nothing here are read all the same, so that the test which looks for
-/// directives that nobody reads stays sharp.
-fn read_moot(scope: &Scope<'_>) {
-    for directive in [
-        &d::SERVER_NAMES_HASH_MAX_SIZE,
-        &d::SERVER_NAMES_HASH_BUCKET_SIZE,
-        &d::VARIABLES_HASH_MAX_SIZE,
-        &d::VARIABLES_HASH_BUCKET_SIZE,
-        &d::TYPES_HASH_MAX_SIZE,
-        &d::TYPES_HASH_BUCKET_SIZE,
-    ] {
-        scope.get(directive);
-    }
 }
 
 fn compile_server(c: &mut Compiler<'_>, scope: &Scope<'_>, table: &mut Addresses) -> Rc<Site> {

@@ -488,26 +488,6 @@ pub static AUTH_DELAY: Directive<u64> = Directive::new("auth_delay", HSL, read::
     )
     .example("auth_delay 2s;");
 
-macro_rules! hash_sizes {
-    ($($id:ident $name:literal $contexts:ident $default:literal),* $(,)?) => {$(
-        pub static $id: Bytes = Directive::new($name, $contexts, read::number)
-            .default($default)
-            .syntax(concat!($name, " SIZE;"))
-            .text("Accepted for nginx's configurations.")
-            .moot("hash tables grow as they need")
-            .example(concat!($name, " 512;"));
-    )*};
-}
-
-hash_sizes! {
-    SERVER_NAMES_HASH_MAX_SIZE "server_names_hash_max_size" H "512",
-    SERVER_NAMES_HASH_BUCKET_SIZE "server_names_hash_bucket_size" H "64",
-    VARIABLES_HASH_MAX_SIZE "variables_hash_max_size" H "1024",
-    VARIABLES_HASH_BUCKET_SIZE "variables_hash_bucket_size" H "64",
-    TYPES_HASH_MAX_SIZE "types_hash_max_size" HSL "1024",
-    TYPES_HASH_BUCKET_SIZE "types_hash_bucket_size" HSL "64",
-}
-
 /// Everything above.
 pub static ALL: &[&dyn AnyDirective] = &[
     &HTTP_BLOCK,
@@ -566,12 +546,6 @@ pub static ALL: &[&dyn AnyDirective] = &[
     &LOG_SUBREQUEST,
     &SATISFY,
     &AUTH_DELAY,
-    &SERVER_NAMES_HASH_MAX_SIZE,
-    &SERVER_NAMES_HASH_BUCKET_SIZE,
-    &VARIABLES_HASH_MAX_SIZE,
-    &VARIABLES_HASH_BUCKET_SIZE,
-    &TYPES_HASH_MAX_SIZE,
-    &TYPES_HASH_BUCKET_SIZE,
 ];
 
 /// What stands between `location` and its block.

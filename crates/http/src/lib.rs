@@ -29,6 +29,7 @@ pub mod listen;
 pub mod location;
 mod logged;
 pub mod module;
+pub mod moot;
 mod pace;
 pub mod part;
 pub mod proxy_protocol;

@@ -231,6 +231,22 @@ pub(super) static PROXY_IGNORE_CLIENT_ABORT: Flag = flag("proxy_ignore_client_ab
     .text("Whether a request goes on when the client closes its connection.")
     .example("proxy_ignore_client_abort on;");
 
+pub(super) static PROXY_FORCE_RANGES: Flag = flag("proxy_force_ranges")
+    .default("off")
+    .syntax("proxy_force_ranges on | off;")
+    .text(
+        "Whether clients get parts of a backend's answers on demand although the backend does not \
+         offer that: what they did not ask for is read and dropped. One part per request.",
+    )
+    .example("proxy_force_ranges on;");
+
+pub(super) static PROXY_SEND_LOWAT: Bytes = Directive::new("proxy_send_lowat", HSL, read::size)
+    .default("0")
+    .syntax("proxy_send_lowat SIZE;")
+    .text("How much room the kernel should have before it tells that a backend can be sent more.")
+    .moot("Linux has no such setting for sockets; nginx ignores it there too")
+    .example("proxy_send_lowat 12000;");
+
 pub(super) static PROXY_SOCKET_KEEPALIVE: Flag = flag("proxy_socket_keepalive")
     .default("off")
     .syntax("proxy_socket_keepalive on | off;")
@@ -357,6 +373,8 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_NEXT_UPSTREAM_TIMEOUT,
     &PROXY_INTERCEPT_ERRORS,
     &PROXY_IGNORE_CLIENT_ABORT,
+    &PROXY_FORCE_RANGES,
+    &PROXY_SEND_LOWAT,
     &PROXY_SOCKET_KEEPALIVE,
     &upstream::bind::PROXY_BIND,
     &PROXY_LIMIT_RATE,

@@ -156,7 +156,7 @@ fn fields(settings: &Settings, x: &mut Exchange, answer: &Answer) {
     x.response.status = line.status;
     x.response.status_line = Some(Span::new(answer.base + line.text.at, line.text.len));
     x.response.proxied = true;
-    x.response.allow_ranges = false;
+    x.response.allow_ranges = settings.force_ranges;
     if settings.obey_charset {
         x.response.override_charset = answer.headers.value(Known::XAccelCharset);
     }
@@ -177,6 +177,8 @@ fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
         | Known::ContentLength
         | Known::ProxyConnection
         | Known::Trailer => {}
+        // Offered by the filter that cuts.
+        Known::AcceptRanges if settings.force_ranges => {}
         Known::Upgrade if status != 101 => {}
         Known::ContentType => x.response.content_type = Some(field.value),
         Known::Location => {

@@ -52,6 +52,8 @@ pub(super) struct Settings {
     pub(super) obey_buffering: bool,
     pub(super) obey_limit_rate: bool,
     pub(super) obey_charset: bool,
+    /// Parts of answers are served whatever the backend offers.
+    pub(super) force_ranges: bool,
     pub(super) target: Target,
 }
 
@@ -123,6 +125,7 @@ impl Settings {
     /// The settings of a `proxy_pass`.
     pub(super) fn of_http(c: &mut Compiler<'_>, scope: &Scope<'_>, target: Target) -> Settings {
         let version = scope.get(&d::PROXY_HTTP_VERSION);
+        scope.get(&d::PROXY_SEND_LOWAT);
         scope.find(&d::PROXY_HEADERS_HASH_MAX_SIZE);
         scope.find(&d::PROXY_HEADERS_HASH_BUCKET_SIZE);
         let method = scope.find(&d::PROXY_METHOD).map(|source| c.template(&source));
@@ -206,6 +209,7 @@ impl Settings {
             obey_buffering: ignored & ignore::BUFFERING == 0,
             obey_limit_rate: ignored & ignore::LIMIT_RATE == 0,
             obey_charset: ignored & ignore::CHARSET == 0,
+            force_ranges: scope.get(&d::PROXY_FORCE_RANGES),
             target,
         }
     }
