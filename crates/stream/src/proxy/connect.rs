@@ -29,10 +29,44 @@ pub(super) async fn connection(
     loop {
         let peer = pick(s, attempts)?;
         match attempts.connect(peer, &how).await {
-            Ok(lease) => return Ok(lease),
+            Ok(lease) => match secure(s, settings, attempts, &lease, how.timeout_ms).await {
+                true => return Ok(lease),
+                false => may_go_on(s, settings, attempts)?,
+            },
             Err(error) => next(s, settings, attempts, error)?,
         }
     }
+}
+
+/// Secures a connection where it is to be. False: the log knows why it must not be used.
+async fn secure(
+    s: &mut Session,
+    settings: &Settings,
+    attempts: &Attempts,
+    lease: &Lease,
+    timeout_ms: u64,
+) -> bool {
+    let Some(ssl) = &settings.ssl else { return true };
+    let peer = attempts.peer().map_or_else(String::new, |peer| peer.name.to_string());
+    let host = attempts.group().name().to_owned();
+    let header = header(s, settings.header);
+    if !header.is_empty()
+        && let Err(error) = lease.stream().write_all(&header).await
+    {
+        s.log_errno(Level::Error, (&error).into(), format_args!("send() failed"));
+        return false;
+    }
+    s.doing = "SSL handshaking to upstream";
+    let shaken = net::timeout(timeout_ms, ssl.secure(s, lease.stream(), &host, &peer)).await;
+    match shaken {
+        Some(Ok(())) => return true,
+        Some(Err(insecure)) => s.log_error(Level::Error, format_args!("{insecure}")),
+        None => {
+            let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
+            s.log_errno(Level::Error, errno, format_args!("upstream timed out"));
+        }
+    }
+    false
 }
 
 /// A socket for packets to a peer. That it is there nobody knows before it answers.

@@ -27,7 +27,8 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
     connected(s, &mut attempts, local);
     let (stream, _permit) = lease.into_stream();
     let mut to_second = OutQueue::new();
-    let header = header(s, settings.header);
+    // Below TLS it was sent before the handshake.
+    let header = if settings.ssl.is_some() { Vec::new() } else { header(s, settings.header) };
     if !header.is_empty() {
         to_second.push(header);
     }
