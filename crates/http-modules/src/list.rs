@@ -58,6 +58,7 @@ pub static MODULES: &[&Module] = &[
     &crate::static_files::MODULE,
     // Filters: conditions and fields, then what changes the body, then ranges of it, and last
     // what cannot bear a length.
+    &crate::slice::MODULE,
     &crate::not_modified::MODULE,
     &crate::headers::MODULE,
     &crate::userid::MODULE,

@@ -125,9 +125,10 @@ fn single(x: &mut Exchange, range: ByteRange, length: u64) {
     response.headers.remove(Known::ContentRange);
     response.headers.push_known(Known::ContentRange, value);
     response.length = Some(end - start);
+    let at = response.body_offset;
     response.body = match std::mem::take(&mut response.body) {
         Body::Whole(data) => Body::Whole(part(&data, start, end)),
-        Body::Stream(source) => Body::Stream(Box::new(Cut { source, at: 0, range })),
+        Body::Stream(source) => Body::Stream(Box::new(Cut { source, at, range })),
         other => other,
     };
 }

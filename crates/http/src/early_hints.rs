@@ -2,6 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::headers::Field;
+use crate::http2;
 use net::{Block, Chunk};
 use std::task::{Context, Poll};
 use wire::http1::{Known, Version};
@@ -14,6 +15,12 @@ impl Exchange {
             return;
         }
         if !self.wants_early_hints() {
+            return;
+        }
+        if let Some(stream) = self.stream.clone() {
+            if let Some(block) = http2::hints(self, fields) {
+                stream.send_ahead(&block);
+            }
             return;
         }
         let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();

@@ -4,9 +4,9 @@
 //! the connection with subrequests and with the next request. See LIFECYCLE.md for its life.
 
 use crate::connection::Connection;
-use crate::http2;
 use crate::headers::Headers;
 use crate::http::Http;
+use crate::http2;
 use crate::location::Location;
 use crate::request_body::RequestBody;
 use crate::response::Response;
@@ -136,6 +136,8 @@ pub struct Exchange {
     /// A subrequest whose answer is a part of the main answer's body: it goes on beside the
     /// sending, and leaves the connection's timer alone.
     pub is_part: bool,
+    /// A subrequest that only runs the content of its location, and no filter.
+    pub(crate) is_repeated: bool,
     /// Errors make an empty answer with their status in place of a page.
     pub bare_errors: bool,
     /// True after an internal redirect: locations marked `internal` are open.
@@ -220,6 +222,7 @@ impl Exchange {
             depth: 0,
             background: false,
             is_part: false,
+            is_repeated: false,
             bare_errors: false,
             internal: false,
             error_page_used: false,
@@ -269,6 +272,17 @@ impl Exchange {
         child.cells = self.cells.clone();
         child.main_method = self.main_method.or(Some(self.request.method_text));
         child
+    }
+
+    /// Makes this subrequest of `x` ask the same as that, where that is.
+    pub(crate) fn repeat(&mut self, x: &Exchange) {
+        self.request = Request { headers: x.request.headers.clone(), ..x.request };
+        self.location = x.location.clone();
+        self.internal = x.internal;
+        self.file_below_alias = x.file_below_alias;
+        self.captures = x.captures.clone();
+        self.is_repeated = true;
+        self.bare_errors = true;
     }
 
     /// Takes over text and variables of a subrequest that is over, as nginx shares them between a

@@ -569,6 +569,12 @@ async fn within(x: &mut Exchange) -> Verdict {
         Verdict::Next => {}
         other => return other,
     }
+    contents(x).await
+}
+
+/// Asks the location's contents until one answers.
+pub(crate) async fn contents(x: &mut Exchange) -> Verdict {
+    let location = x.location.clone();
     for content in &location.contents {
         match content.answer(x).verdict().await {
             Verdict::Next => {}

@@ -70,6 +70,18 @@ impl Part {
         Some(Part { state: State::Fresh(child), fallback: None })
     }
 
+    /// A part that the content of the location that `x` is in makes once more, for the same
+    /// request; `prepare` says in what it differs. Filters are left to whoever asked. `None` as
+    /// with [`Part::new`].
+    pub fn again(x: &mut Exchange, prepare: impl FnOnce(&mut Exchange)) -> Option<Part> {
+        let mut part = Part::new(x, b"", b"")?;
+        if let State::Fresh(child) = &mut part.state {
+            child.repeat(x);
+            prepare(child);
+        }
+        Some(part)
+    }
+
     /// The same part; when its answer is an error of ours, or has no byte, what `fallback` makes
     /// stands in its place.
     #[must_use]
@@ -86,10 +98,22 @@ impl Part {
         self
     }
 
-    /// The status of the answer, once there is one.
-    pub fn status(&self) -> Option<u16> {
+    /// Ready when there is an answer.
+    ///
+    /// # Errors
+    /// The connection is to be closed without one.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        x: &mut Exchange,
+    ) -> Poll<Result<(), Broken>> {
+        self.state.poll_answer(cx, x).map(|answer| answer.map(|_| ()))
+    }
+
+    /// The answer, from when there is one until its end.
+    pub fn head(&self) -> Option<&Exchange> {
         match &self.state {
-            State::Answering(child) => Some(child.response.status),
+            State::Answering(child) => Some(child),
             _ => None,
         }
     }

@@ -30,6 +30,8 @@ pub struct Response {
     pub trailers: Headers,
     /// The body.
     pub body: Body,
+    /// Where in what `length` speaks of the body begins; ranges must not begin before it.
+    pub body_offset: u64,
     /// Whether ranges of this body may be served.
     pub allow_ranges: bool,
     /// The answer came from a backend: statuses may be intercepted.

@@ -2,7 +2,7 @@
 
 use crate::conclusion::log;
 use crate::exchange::Exchange;
-use crate::journey::{Answered, answer, enter, filter, settle};
+use crate::journey::{Answered, answer, contents, enter, filter, settle};
 use crate::module::Verdict;
 use session::log::Level;
 use std::future::Future;
@@ -30,6 +30,10 @@ pub async fn subrequest(mut child: Exchange) -> Exchange {
 /// Takes a subrequest to an answer that is filtered and ready to be pulled; false when the
 /// connection is to be closed without one.
 pub(crate) async fn part(child: &mut Exchange) -> bool {
+    if child.is_repeated {
+        let verdict = contents(child).await;
+        return matches!(settle(child, verdict).await, Answered::Response);
+    }
     let mut answered = answer(child).await;
     while let Answered::Response = answered {
         match filter(child) {

@@ -193,7 +193,7 @@ impl Included {
             }
             Some(Segment::Set { part, name, value, status }) => {
                 while let Some(piece) = ready!(part.poll_pull(cx, x))? {
-                    *status = part.status().unwrap_or(0);
+                    *status = part.head().map_or(0, |child| child.response.status);
                     let text = in_memory(piece.data);
                     if value.len() + text.len() > self.settings.longest_answer {
                         let length = value.len() + text.len();

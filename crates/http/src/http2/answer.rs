@@ -2,6 +2,7 @@
 //! nginx's order, then the rest but for those that speak of a connection.
 
 use crate::exchange::Exchange;
+use crate::headers::Field;
 use crate::send::absolute;
 use crate::settings::Tokens;
 use session::text::push_number;
@@ -50,6 +51,18 @@ pub(crate) fn head(x: &mut Exchange) -> Vec<u8> {
         hpack::encode(&mut out, field.name(&x.arena), x.arena.text(field.value));
     }
     out
+}
+
+/// Encodes fields that go ahead of the answer (RFC 8297); `None` when there are none.
+pub(crate) fn hints(x: &Exchange, fields: &[Field]) -> Option<Vec<u8>> {
+    let mut fields = fields.iter().filter(|field| !is_of_connection(field.known)).peekable();
+    fields.peek()?;
+    let mut out = Vec::with_capacity(64);
+    hpack::encode_status(&mut out, 103);
+    for field in fields {
+        hpack::encode(&mut out, field.name(&x.arena), x.arena.text(field.value));
+    }
+    Some(out)
 }
 
 /// The fields that follow a body, if there are any.

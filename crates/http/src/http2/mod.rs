@@ -25,7 +25,7 @@ mod outbox;
 mod request;
 mod stream;
 
-pub(crate) use answer::{head, trailers};
+pub(crate) use answer::{head, hints, trailers};
 pub(crate) use directives::CHUNK_SIZE;
 pub use directives::{ALL, Settings};
 pub(crate) use request::Arrived;

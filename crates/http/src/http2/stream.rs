@@ -173,7 +173,12 @@ impl Stream {
     pub(crate) fn send_interim(&self, status: u16) {
         let mut block = Vec::with_capacity(8);
         hpack::encode_status(&mut block, status);
-        if self.mux.with_codec(|codec| codec.send_head(self.id, &block, false)) {
+        self.send_ahead(&block);
+    }
+
+    /// The same with all of its header list.
+    pub(crate) fn send_ahead(&self, block: &[u8]) {
+        if self.mux.with_codec(|codec| codec.send_head(self.id, block, false)) {
             self.count(0, block.len() as u64);
         }
     }
