@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_single_peer_can_be_ill() {
-        let mut memory = Memory::new(&METHODS[0], &[PeerOptions::default()], &[]);
+        let mut memory = Memory::new(METHODS[0], &[PeerOptions::default()], &[]);
         let mut state = memory.state();
         state.set_health(0, Health::Ill);
         assert_eq!(state.pick(&Ask::at(1), &mut Tried::new()), None);

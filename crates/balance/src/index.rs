@@ -92,7 +92,7 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    pub(crate) fn new(roll: &Roll<'_>) -> Table {
+    pub(crate) fn table(roll: &Roll<'_>) -> Table {
         let mut total = 0;
         let sum = |weight: &u32| {
             total += u64::from(*weight);
@@ -121,7 +121,7 @@ mod tests {
     fn points_of_a_line_belong_to_peers_by_weight() {
         let weights = [2, 1, 3];
         let roll = Roll { first: 5, weights: &weights, name: &|_| "" };
-        let Table::Sums(sums) = Sums::new(&roll) else { panic!("sums") };
+        let Table::Sums(sums) = Sums::table(&roll) else { panic!("sums") };
         assert_eq!(sums.total(), 6);
         let found: Vec<_> = (0..6).map(|point| sums.at(point)).collect();
         assert_eq!(found, [5, 5, 6, 7, 7, 7]);

@@ -22,7 +22,7 @@ pub static METHOD: Method = Method {
     settle: round_robin::settle,
     rebuild: round_robin::rebuild,
     pick,
-    table: Sums::new,
+    table: Sums::table,
     ..USUAL
 };
 

@@ -163,9 +163,10 @@ mod tests {
                 let count = weights.len();
                 for (event, number) in &events {
                     let peer = number % count;
-                    let loads: Vec<u32> = state.peers()[..count].iter().map(|p| p.conns()).collect();
+                    let peers = &state.peers()[..count];
+                    let loads: Vec<u32> = peers.iter().map(|peer| peer.conns()).collect();
                     let open = |p: &crate::Peer| !p.is_down() && !p.is_full();
-                    let open: Vec<bool> = state.peers()[..count].iter().map(open).collect();
+                    let open: Vec<bool> = peers.iter().map(open).collect();
                     match event {
                         0 if loads[peer] > 0 => state.done(peer as u32),
                         0 | 1 => {

@@ -54,7 +54,7 @@ const DRAWN: Method = Method {
     draws: true,
     settle: round_robin::settle,
     rebuild: round_robin::rebuild,
-    table: Sums::new,
+    table: Sums::table,
     ..USUAL
 };
 

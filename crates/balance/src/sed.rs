@@ -11,7 +11,7 @@ use crate::peer::Peer;
 /// Shortest expected delay.
 pub static METHOD: Method = Method {
     name: "sed",
-    about: "The peer with the shortest expected delay is next: requests and the new one, by weight.",
+    about: "The peer with the shortest expected delay is next, by requests and weight.",
     slow_start: true,
     draws: true,
     pick: |state, turn, tried| ordered::pick(state, turn, tried, delay),

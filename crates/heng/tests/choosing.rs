@@ -16,6 +16,12 @@ fn start_with(group: &str, location: &str, backends: &[Backend]) -> Server {
     )))
 }
 
+/// What a slow server needs for an answer.
+fn a_while() {
+    let (_open, nothing) = std::sync::mpsc::channel::<()>();
+    let _ = nothing.recv_timeout(std::time::Duration::from_millis(150));
+}
+
 fn named(count: usize) -> Vec<Backend> {
     ["a", "b", "c", "d"][..count].iter().map(|name| Backend::named(name)).collect()
 }
@@ -151,7 +157,7 @@ fn least_time_prefers_the_quick() {
         "least_time last_byte inflight;",
     ] {
         let slow = Backend::with(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(150));
+            a_while();
             Answer::text("a")
         });
         let backends = [slow, Backend::named("b")];
@@ -234,7 +240,7 @@ fn first_needs_a_limit() {
 #[test]
 fn fair_prefers_the_quick() {
     let slow = Backend::with(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        a_while();
         Answer::text("a")
     });
     let backends = [slow, Backend::named("b")];

@@ -187,7 +187,7 @@ fn sessions_end() {
     let owner = owners(&server, "sid=x", 1);
     // It is bound to the other one as soon as its time is over between two requests.
     server.wait_until("the session ends", || {
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        server.connect().expect_quiet(std::time::Duration::from_millis(150));
         owners(&server, "sid=x", 1) != owner
     });
 }

@@ -276,7 +276,11 @@ pub static QUEUE: Directive<QueueLine> = Directive::new("queue", BLOCKS, queue)
     .takes(Arity::Between(1, 2))
     .syntax("queue NUMBER [timeout=TIME];")
     .text(
-        "When all servers that could take a request are busy (`max_conns`), up to NUMBER requests          wait for one, in the order in which they came, for 60 seconds unless TIME says otherwise.          A request that cannot wait, or waited in vain, is answered with 502. When no server is          merely busy, but all are down, none waits. Workers wait apart; with a `zone` NUMBER          holds for all of them together.",
+        "When all servers that could take a request are busy (`max_conns`), up to NUMBER requests \
+         wait for one, in the order in which they came, for 60 seconds unless TIME says otherwise. \
+         A request that cannot wait, or waited in vain, is answered with 502. When no server is \
+         merely busy, but all are down, none waits. Workers wait apart; with a `zone` NUMBER \
+         holds for all of them together.",
     )
     .example("upstream backend { server 127.0.0.1:8081 max_conns=10; queue 100 timeout=5s; }");
 
