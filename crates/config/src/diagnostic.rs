@@ -143,13 +143,18 @@ pub fn in_order(tree: &Tree, diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
         .filter(|diagnostic| seen.insert(diagnostic.clone()))
         .map(|diagnostic| (reading_position(tree, diagnostic.span), diagnostic))
         .collect();
-    // Stable: findings without a place come first, in the order of their making.
+    // Stable: findings without a place keep the order of their making. nginx meets them when the
+    // text was read.
     keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
     keyed.into_iter().map(|(_, diagnostic)| diagnostic).collect()
 }
 
-/// The offsets of the includes that lead to a place, outermost first, then its own.
+/// The offsets of the includes that lead to a place, outermost first, then its own; behind all
+/// others for none.
 fn reading_position(tree: &Tree, span: Option<Span>) -> Vec<u32> {
+    if span.is_none() {
+        return vec![u32::MAX];
+    }
     let mut position = Vec::new();
     let mut next = span;
     // The chain of first includes has no circle; the bound only guards against hand-made trees.
