@@ -12,7 +12,10 @@ fn climbs(path: &[u8]) -> bool {
 fuzz_target!(|input: (bool, &[u8])| {
     let (merge_slashes, raw) = input;
     let mut normalised = Vec::new();
-    if let Ok(target) = parse(raw, merge_slashes, &mut normalised) {
+    // The parser of request lines lets no such byte through.
+    if !raw.contains(&0)
+        && let Ok(target) = parse(raw, merge_slashes, &mut normalised)
+    {
         let path = target.path(raw, &normalised);
         assert_eq!(path.first(), Some(&b'/'));
         assert!(!climbs(path) && !path.contains(&0));
