@@ -1,7 +1,7 @@
 //! OpenSSL's names for what is negotiated, and the lists of them that configurations hold.
 
 use rustls::crypto::SupportedKxGroup;
-use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, ALL_KX_GROUPS, DEFAULT_KX_GROUPS};
+use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, ALL_KX_GROUPS};
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme, SupportedCipherSuite};
 
 use super::Protocols;
@@ -128,11 +128,12 @@ pub(crate) fn all_of_tls13() -> Vec<SupportedCipherSuite> {
     SUITES[..OF_TLS13].iter().filter_map(|(suite, _, _)| supported(*suite)).collect()
 }
 
+/// What is safe against quantum computers comes first.
+const AUTO: &str = "X25519MLKEM768:X25519:prime256v1:secp384r1";
+
 /// The groups (curves) of a list of names; `None` when one of them is unknown.
 pub(crate) fn groups(list: &str) -> Option<Vec<&'static dyn SupportedKxGroup>> {
-    if list == "auto" {
-        return Some(DEFAULT_KX_GROUPS.to_vec());
-    }
+    let list = if list == "auto" { AUTO } else { list };
     list.split(':')
         .map(|word| {
             let wanted = group_of(word)?;

@@ -167,6 +167,9 @@ pub static PROXY_SSL_VERIFY_DEPTH: Directive<u64> =
         )
         .example("proxy_ssl_verify_depth 2;");
 
+/// The cheapest group first: its share is sent at once, the others at the server's wish.
+const GROUPS: &str = "X25519:prime256v1:secp384r1:X25519MLKEM768";
+
 /// Configurations that are kept for names and peers; more are made anew each time.
 const MOST: usize = 1024;
 
@@ -247,7 +250,7 @@ impl Outgoing {
             protocols: scope.get(&PROXY_SSL_PROTOCOLS),
             ciphers: scope.get(&PROXY_SSL_CIPHERS),
             suites: None,
-            groups: "auto".to_owned(),
+            groups: GROUPS.to_owned(),
         };
         commands.iter().for_each(|command| command.clone().apply(&mut algorithms));
         let (certificate, dynamic) = certificate(scope, &prefix, &commands, template)?;
