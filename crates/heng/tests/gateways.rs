@@ -1,6 +1,8 @@
 //! Requests passed to programs by FastCGI, SCGI and uwsgi.
 
 mod programs;
+#[path = "gateways/settings.rs"]
+mod settings;
 
 use programs::{Asked, FAMILIES, program, read, record};
 use std::sync::Arc;

@@ -414,7 +414,8 @@ impl UpstreamBody {
 
     /// Keeps what the client cannot take yet.
     fn store(&mut self, x: &mut Exchange, data: Chunk) {
-        if self.in_memory + data.len() <= self.buffers.memory {
+        let fits = self.in_memory + data.len() <= self.buffers.memory;
+        if fits || !self.may_spill() {
             self.in_memory += data.len();
             self.queue.push_back(Data::from(data));
             return;
@@ -461,9 +462,14 @@ impl UpstreamBody {
         self.queue.push_back(Data::File(range));
     }
 
+    /// True when all of what one read may bring can be kept.
     fn has_room(&self) -> bool {
+        self.in_memory + self.buffers.step <= self.buffers.memory || self.may_spill()
+    }
+
+    fn may_spill(&self) -> bool {
         let spilled = self.spill.as_ref().map_or(0, |spill| spill.length);
-        self.in_memory < self.buffers.memory || spilled < self.buffers.file_max
+        spilled < self.buffers.file_max
     }
 }
 
