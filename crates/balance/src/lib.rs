@@ -20,6 +20,78 @@
 //! assert_eq!(order, ['a', 'a', 'b', 'a', 'c', 'a', 'a']);
 //! ```
 //!
+//! # As a client's library
+//!
+//! A program that calls several servers keeps their addresses in a list of its own, and asks here
+//! for an index into it: **pick**, try, **report**, and pick again with the same [`Tried`] when the
+//! attempt failed. When servers come or go, **refresh**: [`State::admit`] and [`State::dismiss`]
+//! change the group under way, and algorithms that go by a key get another [`Index`].
+//!
+//! ```
+//! use balance::{Ask, Index, Key, Memory, PeerIndex, PeerOptions, Tier, Tried, Verdict};
+//!
+//! struct Client {
+//!     /// By index; `None` where none is.
+//!     servers: Vec<Option<String>>,
+//!     memory: Memory,
+//!     index: Index,
+//! }
+//!
+//! const METHOD: &balance::Method = &balance::hash::CONSISTENT;
+//!
+//! impl Client {
+//!     fn new(servers: &[&str]) -> Client {
+//!         let options = vec![PeerOptions::default(); servers.len()];
+//!         let mut memory = Memory::with_room(METHOD, &options, &[], [16, 0]);
+//!         let servers: Vec<_> = servers.iter().map(|server| Some(server.to_string())).collect();
+//!         let index = index_of(&mut memory, &servers);
+//!         Client { servers, memory, index }
+//!     }
+//!
+//!     /// Asks servers until one answers.
+//!     fn call(&mut self, key: &str, now_s: u64, try_at: impl Fn(&str) -> bool) -> Option<String> {
+//!         let key = Key::text(key.as_bytes());
+//!         let mut tried = Tried::new();
+//!         loop {
+//!             let ask = Ask { key, index: Some(&self.index), ..Ask::at(now_s) };
+//!             let mut state = self.memory.state();
+//!             let peer = state.pick(&ask, &mut tried)?;
+//!             let server = self.servers[peer as usize].clone()?;
+//!             if try_at(&server) {
+//!                 state.done(peer);
+//!                 return Some(server);
+//!             }
+//!             if state.failed(peer, now_s) == Verdict::Disabled {
+//!                 println!("{server} rests");
+//!             }
+//!         }
+//!     }
+//!
+//!     /// One more server.
+//!     fn refresh(&mut self, server: &str) {
+//!         let options = PeerOptions::default();
+//!         let place = self.memory.state().admit(Tier::Primary, &options).expect("room");
+//!         self.servers.resize((place as usize + 1).max(self.servers.len()), None);
+//!         self.servers[place as usize] = Some(server.to_owned());
+//!         self.index = index_of(&mut self.memory, &self.servers);
+//!     }
+//! }
+//!
+//! fn index_of(memory: &mut Memory, servers: &[Option<String>]) -> Index {
+//!     let name = |peer: PeerIndex| servers[peer as usize].as_deref().unwrap_or_default();
+//!     Index::new(METHOD, &memory.state().members(), &name)
+//! }
+//!
+//! let mut client = Client::new(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+//! let first = client.call("/a", 100, |_| true).unwrap();
+//! assert_eq!(client.call("/a", 100, |_| true), Some(first.clone()));
+//! let other = client.call("/a", 100, |server| server != first).unwrap();
+//! assert_ne!(other, first);
+//! client.refresh("10.0.0.4:80");
+//! assert!(client.call("/b", 100, |_| true).is_some());
+//! assert_eq!(client.call("/a", 100, |_| false), None);
+//! ```
+//!
 //! Read on in `state.rs` (memory, tiers, events), then in `round_robin.rs`. A further algorithm
 //! is one file with its `METHOD` and one line in `method.rs`.
 
