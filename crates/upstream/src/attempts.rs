@@ -10,6 +10,7 @@
 //! The order is nginx's: each pick is followed by one `done`, and dropping the attempts reports
 //! what is open. The caller decides what counts as a failure and whether to go on.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -333,7 +334,14 @@ impl Attempts {
             Some(Ok(stream)) => stream,
         };
         let owner = how.owner;
-        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner, permit };
+        let idle = Idle {
+            stream,
+            requests: 1,
+            born_ms: net::now(),
+            owner,
+            attached: None,
+            permit,
+        };
         Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
     }
 
@@ -506,6 +514,16 @@ impl Lease {
     /// How many requests it has served, this one included.
     pub fn requests(&self) -> u64 {
         self.idle.requests
+    }
+
+    /// What was attached to the connection, by this request or an earlier one.
+    pub fn attached(&self) -> Option<Rc<dyn Any>> {
+        self.idle.attached.clone()
+    }
+
+    /// Attaches what the connection's protocol has to remember.
+    pub fn attach(&mut self, state: Rc<dyn Any>) {
+        self.idle.attached = Some(state);
     }
 
     /// Gives the connection back for further requests. Only for one whose answer was read to

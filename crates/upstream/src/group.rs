@@ -223,6 +223,8 @@ pub(crate) struct Idle {
     pub(crate) requests: u64,
     pub(crate) born_ms: u64,
     pub(crate) owner: usize,
+    /// What its protocol has to remember from one request to the next.
+    pub(crate) attached: Option<Rc<dyn Any>>,
     /// One of the worker's connections, kept or in use.
     pub(crate) permit: Permit,
 }
@@ -283,7 +285,7 @@ impl Group {
         let mut memory = Memory::new(settings.choice.method, &primaries, &backups);
         settings.choice.apply(&mut memory.state());
         let live = Live {
-            home: Home::Own(memory),
+            home: Home::Own(Box::new(memory)),
             load: Load::default(),
             index: None,
             pool: Pool::new(peers.len()),

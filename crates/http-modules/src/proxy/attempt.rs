@@ -1,5 +1,6 @@
 //! Asking one peer: connect, send the request, read the head of the answer.
 
+use super::http2::Conversation;
 use super::pass::Call;
 use super::request::{BodyFraming, Head};
 use super::settings::{Settings, Speech};
@@ -60,6 +61,8 @@ pub(super) struct Answer {
     pub(super) rest: Option<Chunk>,
     /// The request was sent to its end: the connection may be used again.
     pub(super) sent_whole: bool,
+    /// A part of the client's body is still to be sent.
+    pub(super) streaming: bool,
     /// The peer keeps the connection open.
     pub(super) keeps: bool,
     /// The client wanted to speak another protocol.
@@ -72,6 +75,12 @@ impl Answer {
     /// True when nothing of the answer is left on the connection, as far as its protocol tells.
     pub(super) fn is_over(&self) -> bool {
         self.translator.as_ref().is_none_or(|translator| translator.is_over())
+    }
+
+    /// True for HTTP/2.
+    pub(super) fn has_frames(&self) -> bool {
+        let translator = self.translator.as_ref();
+        translator.is_some_and(|translator| translator.conversation().is_some())
     }
 
     pub(super) fn status(&self) -> u16 {
@@ -147,9 +156,14 @@ pub(super) async fn attempt(
     if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
         attempt.connect_ms = Some(elapsed);
     }
+    let mut lease = lease;
+    let conversation = match settings.speech.is_http2() {
+        true => Some(begin_frames(settings, call, &mut lease, &head)?),
+        false => None,
+    };
     call.sent = true;
     // Boxed, so that the future around it stays of a size that allocators handle well.
-    let mut dialogue = Box::new(Dialogue::new(context, x, call, &lease, head));
+    let mut dialogue = Box::new(Dialogue::new(context, x, call, &lease, head, conversation));
     let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
     if dialogue.timer.is_none() {
         x.timer().clear();
@@ -162,6 +176,30 @@ pub(super) async fn attempt(
     answer
 }
 
+/// A conversation in frames: the connection's own, or its first.
+type Frames = Rc<RefCell<Conversation>>;
+
+/// Begins the request on a connection that speaks HTTP/2.
+fn begin_frames(
+    settings: &Settings,
+    call: &Call,
+    lease: &mut Lease,
+    head: &Head,
+) -> Result<Frames, Cause> {
+    let kept = lease.attached().and_then(|state| state.downcast::<RefCell<Conversation>>().ok());
+    let frames = kept.unwrap_or_else(|| {
+        let longest = settings.buffers.head;
+        let fresh: Frames = Rc::new(RefCell::new(Conversation::new(longest)));
+        lease.attach(fresh.clone());
+        fresh
+    });
+    let is_bare = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
+    let secure = call.resolved.secure;
+    let begun = frames.borrow_mut().begin(head.bytes.filled(), head.is_head, is_bare, secure);
+    // A connection that takes no more is as good as closed.
+    if begun { Ok(frames) } else { Err(Cause::Stale) }
+}
+
 impl<'a> Dialogue<'a> {
     fn new(
         context: &'a Context<'a>,
@@ -169,10 +207,14 @@ impl<'a> Dialogue<'a> {
         call: &Call,
         lease: &Lease,
         head: Head,
+        frames: Option<Frames>,
     ) -> Dialogue<'a> {
         let mut out = OutQueue::new();
-        out.push(head.bytes);
+        if frames.is_none() {
+            out.push(head.bytes);
+        }
         let wrapping = match &context.settings.speech {
+            _ if frames.is_some() => Wrapping::Frames,
             Speech::Other(gateway) if gateway.has_records() => Wrapping::Records,
             _ if call.framing == BodyFraming::Chunked => Wrapping::Chunks,
             _ => Wrapping::None,
@@ -182,15 +224,27 @@ impl<'a> Dialogue<'a> {
                 push_chunk(&mut out, [begun.clone()]);
             }
             (Some(data), Wrapping::Records) => push_records(&mut out, data.data()),
+            (Some(data), Wrapping::Frames) => {
+                if let Some(frames) = &frames {
+                    frames.borrow_mut().push(data.data());
+                }
+            }
             (Some(data), _) => out.push(data.data()),
             (None, _) => {}
         }
         if wrapping == Wrapping::Records && !call.streamed {
             out.push(Data::from(fastcgi::body_header(0).to_vec()));
         }
+        if let Some(frames) = &frames {
+            let mut frames = frames.borrow_mut();
+            if !call.streamed {
+                frames.end();
+            }
+            frames.pump(&mut out);
+        }
         let longest = context.settings.buffers.head;
         let translator = match &context.settings.speech {
-            Speech::Http(_) => None,
+            Speech::Http(_) => frames.map(|frames| Box::new(Translator::http2(frames, longest))),
             Speech::Other(gateway) => Some(Box::new(gateway.translator(x, longest))),
         };
         Dialogue {
@@ -250,7 +304,13 @@ impl<'a> Dialogue<'a> {
             headers,
             framing,
             rest: Some(rest).filter(|rest| !rest.is_empty()),
-            sent_whole: self.out.is_empty() && !self.streaming,
+            sent_whole: self.out.is_empty()
+                && !self.streaming
+                && translator
+                    .as_ref()
+                    .and_then(|translator| translator.conversation())
+                    .is_none_or(|frames| frames.borrow().is_sent()),
+            streaming: self.streaming,
             keeps,
             upgrade: self.upgrade,
             translator,
@@ -398,6 +458,8 @@ enum Wrapping {
     Chunks,
     /// Records of FastCGI.
     Records,
+    /// Frames of HTTP/2.
+    Frames,
 }
 
 /// Queues a piece as records of FastCGI.
@@ -468,6 +530,12 @@ impl Dialogue<'_> {
                 Poll::Pending => break,
             }
         }
+        if self.write_error.is_none() && self.has_frames() {
+            // What was read allows more to be sent, or wants to be answered.
+            if let Err(cause) = self.send(cx, x, stream) {
+                return Poll::Ready(Err(cause));
+            }
+        }
         if let Some(error) = self.write_error.take() {
             return Poll::Ready(Err(self.unsendable(x, &error)));
         }
@@ -495,6 +563,12 @@ impl Dialogue<'_> {
             Ok(()) if out.is_empty() => {}
             Ok(()) => self.block = Some(Block::copy_of(&out)),
             Err(Fault::TooBig) => self.fault = Some(self.too_big(x)),
+            Err(Fault::Unserved(_)) if self.reused => self.fault = Some(Cause::Stale),
+            Err(Fault::Unserved(message)) => {
+                let doing = "while reading response header from upstream";
+                self.context.log(x, Level::Error, format_args!("{message} {doing}"));
+                self.fault = Some(Cause::Failed);
+            }
             Err(Fault::Invalid(message)) => {
                 if !message.is_empty() {
                     let doing = "while reading response header from upstream";
@@ -531,12 +605,29 @@ impl Dialogue<'_> {
         }
     }
 
+    /// The conversation in frames, where there is one.
+    fn frames(&self) -> Option<Frames> {
+        self.translator.as_ref()?.conversation().cloned()
+    }
+
+    /// Queues frames that may be sent now; true when there are any.
+    fn has_frames(&mut self) -> bool {
+        let Some(frames) = self.frames() else { return false };
+        frames.borrow_mut().pump(&mut self.out);
+        !self.out.is_empty()
+    }
+
     /// Queues what the client has sent by now; true when more is to come but not there.
     fn take_body(&mut self, cx: &mut Task<'_>, x: &mut Exchange) -> Result<bool, Cause> {
         let mut starving = false;
         let mut ended = false;
         let mut pieces: SmallVec<[Chunk; 4]> = SmallVec::new();
         let mut bytes = self.out.len_bytes();
+        let frames = self.frames();
+        if let Some(frames) = &frames {
+            bytes += frames.borrow().waiting_bytes();
+            starving = bytes >= STREAM_AHEAD;
+        }
         while self.streaming && !ended && bytes < STREAM_AHEAD {
             match x.poll_body(cx) {
                 Poll::Ready(Ok(Some(chunk))) => {
@@ -557,6 +648,16 @@ impl Dialogue<'_> {
             Wrapping::Records => {
                 pieces.into_iter().for_each(|piece| push_records(&mut self.out, piece.into()));
             }
+            Wrapping::Frames => {
+                if let Some(frames) = &frames {
+                    let mut frames = frames.borrow_mut();
+                    pieces.into_iter().for_each(|piece| frames.push(piece));
+                    if ended {
+                        frames.end();
+                    }
+                    frames.pump(&mut self.out);
+                }
+            }
             Wrapping::None => pieces.into_iter().for_each(|piece| self.out.push(piece)),
         }
         if ended {
@@ -564,7 +665,7 @@ impl Dialogue<'_> {
             match self.wrapping {
                 Wrapping::Chunks => self.out.push(Data::from(&b"0\r\n\r\n"[..])),
                 Wrapping::Records => self.out.push(Data::from(fastcgi::body_header(0).to_vec())),
-                Wrapping::None => {}
+                Wrapping::None | Wrapping::Frames => {}
             }
         }
         Ok(starving)

@@ -11,7 +11,7 @@ use http::body::Broken;
 use http::headers::Headers;
 use http::upstream_log::UpstreamLog;
 use http::{Exchange, Piece, Pull};
-use net::{Chunk, Data, FileRange, Timer};
+use net::{Chunk, Data, FileRange, OutQueue, Timer};
 use session::log::Level;
 use session::text::Span;
 use std::collections::VecDeque;
@@ -54,6 +54,10 @@ pub(super) struct UpstreamBody {
     started: u64,
     url: Span,
     pace: Option<Pace>,
+    /// The client's body goes on while the answer comes (HTTP/2).
+    streaming: bool,
+    /// What goes to the backend meanwhile (HTTP/2).
+    back: OutQueue,
 }
 
 /// `proxy_limit_rate`: after each read the next one waits for as long as its bytes may take.
@@ -121,7 +125,10 @@ impl UpstreamBody {
             _ => 0,
         };
         UpstreamBody {
-            reusable: answer.keeps && answer.sent_whole,
+            streaming: answer.streaming,
+            back: OutQueue::new(),
+            // With HTTP/2 the rest of the request may follow while the answer is read.
+            reusable: answer.keeps && (answer.sent_whole || answer.has_frames()),
             lease: Some(answer.lease),
             attempts: Some(attempts),
             framing: answer.framing,
@@ -202,9 +209,34 @@ impl UpstreamBody {
                     let errno = Errno::from(&error);
                     self.fail(x, format_args!("recv() failed ({errno}) while reading upstream"));
                 }
-                Poll::Pending => return self.wait(cx, x),
+                Poll::Pending => {
+                    self.send_frames(cx, x);
+                    return self.wait(cx, x);
+                }
             }
         }
+    }
+
+    /// HTTP/2: sends on what the client sends, and the answers to the backend's control frames.
+    fn send_frames(&mut self, cx: &mut Context<'_>, x: &mut Exchange) {
+        let frames = self.translator.as_ref().and_then(|translator| translator.conversation());
+        let (Some(frames), Some(lease)) = (frames, &self.lease) else { return };
+        let mut frames = frames.borrow_mut();
+        while self.streaming && frames.wants_body() {
+            match x.poll_body(cx) {
+                Poll::Ready(Ok(Some(piece))) => frames.push(piece),
+                Poll::Ready(Ok(None)) => {
+                    frames.end();
+                    self.streaming = false;
+                }
+                // The answer may come all the same; the connection is not used again.
+                Poll::Ready(Err(_)) => self.streaming = false,
+                Poll::Pending => break,
+            }
+        }
+        frames.pump(&mut self.back);
+        // A connection that is broken is found to be so by reading.
+        let _ = self.back.poll_flush(cx, lease.stream());
     }
 
     /// True when nothing more is to be read: the body is complete, and so is what another protocol
@@ -231,7 +263,7 @@ impl UpstreamBody {
         }
         if let Err(fault) = translated {
             let message = match fault {
-                Fault::Invalid(message) => message,
+                Fault::Invalid(message) | Fault::Unserved(message) => message,
                 Fault::TooBig => String::new(),
             };
             // All that was announced is there: only the connection is lost.
@@ -401,6 +433,11 @@ impl UpstreamBody {
 
     fn release(&mut self, x: &mut Exchange, outcome: Outcome) {
         self.timer = None;
+        if let Some(frames) =
+            self.translator.as_ref().and_then(|translator| translator.conversation())
+        {
+            self.reusable &= frames.borrow().is_sent() && self.back.is_empty();
+        }
         if let Some(lease) = self.lease.take()
             && self.reusable
         {

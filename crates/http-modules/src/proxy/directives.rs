@@ -39,11 +39,19 @@ pub(super) static PROXY_METHOD: Directive<config::Template> =
 
 pub(super) static PROXY_HTTP_VERSION: Directive<HttpVersion> =
     Directive::new("proxy_http_version", HSL, |args| {
-        read::enumeration(args, &[("1.0", HttpVersion::Http10), ("1.1", HttpVersion::Http11)])
+        read::enumeration(args, &[
+            ("1.0", HttpVersion::Http10),
+            ("1.1", HttpVersion::Http11),
+            ("2", HttpVersion::Http2),
+        ])
     })
     .default("1.1")
-    .syntax("proxy_http_version 1.0 | 1.1;")
-    .text("The protocol version spoken with backends. Connections are kept with 1.1 only.")
+    .syntax("proxy_http_version 1.0 | 1.1 | 2;")
+    .text(
+        "The protocol version spoken with backends. Connections are kept with 1.1 and 2. With 2 \
+         backends must speak HTTP/2 without being asked, or by ALPN over TLS; a connection serves \
+         one request at a time.",
+    )
     .example("proxy_http_version 1.0;");
 
 pub(super) static PROXY_SET_HEADER: Directive<(Vec<u8>, config::Template)> =
@@ -386,6 +394,7 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
 pub(super) enum HttpVersion {
     Http10,
     Http11,
+    Http2,
 }
 
 /// Bits of `proxy_next_upstream`.

@@ -12,6 +12,7 @@ mod directives;
 pub(crate) mod family;
 pub(crate) mod gateway;
 mod health;
+mod http2;
 mod pass;
 mod redirect;
 mod request;

@@ -131,7 +131,8 @@ pub(super) fn head(
     out.extend_from_slice(x.text(target));
     out.extend_from_slice(match plan.version {
         HttpVersion::Http10 => b" HTTP/1.0\r\n",
-        HttpVersion::Http11 => b" HTTP/1.1\r\n",
+        // Frames are made of this (`http2`).
+        HttpVersion::Http11 | HttpVersion::Http2 => b" HTTP/1.1\r\n",
     });
     host_field(plan, x, resolved, &mut out);
     for (name, value) in &plan.set {
@@ -175,7 +176,7 @@ fn host_field(plan: &Plan, x: &mut Exchange, resolved: &Resolved, out: &mut Vec<
         append(host, x, out);
     }
     // HTTP/1.1 requires a Host (RFC 9112 section 3.2): an empty one gives way to the default.
-    if out.len() == from && (plan.host.is_none() || plan.version == HttpVersion::Http11) {
+    if out.len() == from && (plan.host.is_none() || plan.version != HttpVersion::Http10) {
         out.extend_from_slice(x.arena.text(resolved.host));
     }
     match out.len() == from {

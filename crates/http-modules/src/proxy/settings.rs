@@ -161,11 +161,14 @@ impl Settings {
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
         let secure = match target.may_be_secure() && matches!(speech, Speech::Http(_)) {
-            true => Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source)),
+            true => Outgoing::compile(scope, alpn(&speech), &mut |source| c.template(source)),
             false => None,
         };
         if matches!(&target, Target::Fixed(fixed) if fixed.secure) {
             connecting.owner ^= kind(&connecting.owner.to_ne_bytes());
+        }
+        if speech.is_http2() {
+            connecting.owner ^= kind(b"h2");
         }
         let bind = scope.find(family.bind).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
@@ -251,9 +254,24 @@ impl Settings {
     /// True when a body can be sent before its length is known.
     pub(super) fn may_stream(&self) -> bool {
         match &self.speech {
-            Speech::Http(plan) => plan.version == HttpVersion::Http11,
+            Speech::Http(plan) => plan.version != HttpVersion::Http10,
             Speech::Other(gateway) => gateway.has_records(),
         }
+    }
+}
+
+impl Speech {
+    /// True when requests and answers are frames.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Speech::Http(plan) if plan.version == HttpVersion::Http2)
+    }
+}
+
+/// What is offered to backends over TLS.
+fn alpn(speech: &Speech) -> Vec<Vec<u8>> {
+    match speech.is_http2() {
+        true => vec![b"h2".to_vec()],
+        false => Vec::new(),
     }
 }
 
