@@ -7,6 +7,7 @@ mod bcrypt;
 mod des;
 mod password;
 mod sha_crypt;
+mod yescrypt;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -56,10 +57,10 @@ pub static AUTH_BASIC_USER_FILE: Directive<config::Template> =
             "The file with users and passwords, one `NAME:PASSWORD` per line; what follows a \
              further colon, and lines that begin with `#`, are comments. Passwords may be hashed \
              as `htpasswd` or `openssl passwd` do: `$apr1$`, `$1$`, `$5$`, `$6$`, `$2y$` \
-             (bcrypt), the traditional 13 characters of crypt(3), `{SHA}` and `{SSHA}`; \
-             `{PLAIN}` stands before one that is not. FILE may hold variables; a relative one \
-             starts at the directory of the configuration file. It is read for each request, so \
-             changes hold at once.",
+             (bcrypt), `$y$` (yescrypt), the traditional 13 characters of crypt(3), `{SHA}` and \
+             `{SSHA}`; `{PLAIN}` stands before one that is not. FILE may hold variables; a \
+             relative one starts at the directory of the configuration file. It is read for each \
+             request, so changes hold at once.",
         )
         .example("auth_basic_user_file conf/htpasswd;");
 

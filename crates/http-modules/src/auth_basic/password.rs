@@ -4,7 +4,7 @@
 use md5::Md5;
 use sha1::{Digest, Sha1};
 
-use super::{bcrypt, des, sha_crypt};
+use super::{bcrypt, des, sha_crypt, yescrypt};
 use http::credentials::decode;
 
 /// Whether `given` is the password that `stored` was made from. A format that nobody knows
@@ -31,6 +31,7 @@ pub(super) fn matches(given: &[u8], stored: &[u8]) -> bool {
         b"5" => sha_crypt::matches_256(given, rest),
         b"6" => sha_crypt::matches_512(given, rest),
         b"2a" | b"2b" | b"2y" => bcrypt::matches(given, rest),
+        b"y" => yescrypt::matches(given, stored),
         _ => false,
     }
 }
