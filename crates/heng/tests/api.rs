@@ -21,9 +21,9 @@ fn config(group: &str) -> Config {
 
 fn ask(server: &Server, method: &str, path: &str, body: &str) -> Response {
     let mut client = server.connect();
+    let length = body.len();
     client.send(format!(
-        "{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
+        "{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
     ));
     client.read_response()
 }
@@ -276,4 +276,63 @@ fn counts_for_prometheus() {
     assert!(asks);
     let denied = ask(&server, "POST", "/metrics", "");
     assert_eq!(denied.status, 405);
+}
+
+#[test]
+fn decisions_of_limits_are_counted() {
+    let server = Server::start(Config::http(
+        "limit_req_zone $arg_key zone=slow:64k rate=1r/m;
+         limit_conn_zone $arg_key zone=few:64k;
+         server {
+             listen 127.0.0.1:%%PORT_0%%;
+             location /api { api; }
+             location / { limit_req zone=slow; limit_conn few 1; empty_gif; }
+         }",
+    ));
+    for status in [200, 503, 503] {
+        server.get("/?key=a").expect(status);
+    }
+    let check = |path: &str, expected: &str| {
+        assert_eq!(server.get(path).expect(200).text().trim_end(), expected, "{path}");
+    };
+    check(
+        "/api/9/http/limit_reqs",
+        "{\"slow\":{\"delayed\":0,\"delayed_dry_run\":0,\"passed\":1,\"rejected\":2,\
+         \"rejected_dry_run\":0}}",
+    );
+    check(
+        "/api/9/http/limit_conns",
+        "{\"few\":{\"passed\":1,\"rejected\":0,\"rejected_dry_run\":0}}",
+    );
+}
+
+#[test]
+fn groups_of_stream_are_changed_too() {
+    let (one, two) = (Backend::named("one"), Backend::named("two"));
+    let server = Server::start(
+        Config::new(
+            "events {}
+             stream {
+                 upstream s { zone s 64k; server 127.0.0.1:%%BACKEND%%; }
+                 server { listen 127.0.0.1:%%PORT_1%%; proxy_pass s; }
+             }
+             http {
+                 server {
+                     listen 127.0.0.1:%%PORT_0%%;
+                     location /api { api write=on; allow 127.0.0.1; deny all; }
+                 }
+             }",
+        )
+        .with("BACKEND", one.port()),
+    );
+    assert_eq!(server.connect_to(1).get("/").text(), "one");
+    let group = "/api/9/stream/upstreams/s";
+    check(&server, "GET", group, "", 200, &["\"connections\":1", "\"zone\":\"s\""]);
+    let servers = format!("{group}/servers");
+    check(&server, "POST", &servers, "{\"server\":\"127.0.0.1\"}", 400, &["no port in server"]);
+    let added = format!("{{\"server\":\"127.0.0.1:{}\"}}", two.port());
+    check(&server, "POST", &servers, &added, 201, &["\"id\":1"]);
+    check(&server, "PATCH", &format!("{servers}/0"), "{\"down\":true}", 200, &[]);
+    assert_eq!(server.connect_to(1).get("/").text(), "two");
+    check(&server, "GET", "/api/9/http/upstreams", "", 200, &["{}"]);
 }

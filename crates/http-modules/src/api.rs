@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use session::access::{ALLOW, DENY};
 use session::contexts::LOCATION;
 use session::counters;
+use session::table::Table;
+use session::zones::NamedZone;
+use session::{limit_conn, limit_req};
+use std::rc::Rc;
 use wire::http1::Method;
 
 use crate::auth_basic::AUTH_BASIC;
@@ -42,7 +46,7 @@ pub static API: Directive<bool> = Directive::new("api", &[LOCATION], read_api)
     .text(
         "Answers with the program's state as JSON, in the tree of NGINX Plus: below the location \
          follow the version, 1 to 9, and `nginx`, `processes`, `connections`, `http/requests`, \
-         `http/upstreams`, `stream/upstreams`. `?fields=a,b` leaves only these fields. Groups are \
+         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`. `?fields=a,b` leaves only these fields. Groups are \
          shown when they have a `zone`.\n\n\
          With `write=on` the servers of such groups can be changed: `POST` to \
          `http/upstreams/NAME/servers` adds one, `PATCH` and `DELETE` on \
@@ -64,7 +68,7 @@ fn read_api(args: &Args<'_>) -> Result<bool, Invalid> {
     }
 }
 
-fn attach(_: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
+fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
     let Some((writable, span)) = scope.local_spanned(&API) else { return };
     let by_address = !scope.nodes(&ALLOW).is_empty() || !scope.nodes(&DENY).is_empty();
     let by_password = scope
@@ -76,20 +80,47 @@ fn attach(_: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
         scope.error(span, reason);
     }
     let prefix = builder.location.name.len();
-    builder.handler(Api { writable, prefix });
+    let limits = [
+        Limit { zones: c.zones.declared_by("limit_req_zone"), tallies: &limit_req::TALLIES },
+        Limit { zones: c.zones.declared_by("limit_conn_zone"), tallies: &limit_conn::TALLIES },
+    ];
+    builder.handler(Api { writable, prefix, limits });
 }
 
 struct Api {
     writable: bool,
     /// Bytes of the location's name.
     prefix: usize,
+    /// Of requests, and of connections.
+    limits: [Limit; 2],
+}
+
+/// The zones of a kind of limit, and what their tables count.
+struct Limit {
+    zones: Vec<Rc<NamedZone>>,
+    tallies: &'static [&'static str],
+}
+
+impl Limit {
+    fn value(&self) -> Value {
+        let mut all = serde_json::Map::new();
+        for zone in &self.zones {
+            let Some(table) = zone.memory().and_then(|memory| Table::new(memory).ok()) else {
+                continue;
+            };
+            let counts = self.tallies.iter().zip(table.tallies());
+            let of_zone: Value = counts.map(|(name, count)| (*name, count)).collect();
+            all.insert(zone.name().to_owned(), of_zone);
+        }
+        Value::Object(all)
+    }
 }
 
 impl Content for Api {
     fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
         if matches!(x.request.method, Method::Get | Method::Head) {
             let ask = self.question(x, None);
-            let answered = find(&ask);
+            let answered = find(&ask, &self.limits);
             return Step::Now(answer::send(x, answered, &ask.fields));
         }
         Step::Later(Box::pin(async move {
@@ -98,7 +129,7 @@ impl Content for Api {
                 Err(verdict) => return verdict,
             };
             let ask = self.question(x, body);
-            let answered = find(&ask);
+            let answered = find(&ask, &self.limits);
             answer::send(x, answered, &ask.fields)
         }))
     }
@@ -152,7 +183,7 @@ async fn body(x: &mut Exchange) -> Result<Option<Vec<u8>>, Verdict> {
     }
 }
 
-fn find(ask: &Question) -> Answer {
+fn find(ask: &Question, [requests_limit, connections_limit]: &[Limit; 2]) -> Answer {
     let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
     let Some((version, rest)) = path.split_first() else {
         return reads(ask, || json!((1..=NEWEST).collect::<Vec<_>>()));
@@ -166,8 +197,10 @@ fn find(ask: &Question) -> Answer {
         ["nginx"] => reads(ask, nginx),
         ["processes"] => reads(ask, || json!({ "respawned": counters::totals().respawned })),
         ["connections"] => reads(ask, connections),
-        ["http"] => reads(ask, || json!(["requests", "upstreams"])),
+        ["http"] => reads(ask, || json!(["limit_conns", "limit_reqs", "requests", "upstreams"])),
         ["http", "requests"] => reads(ask, requests),
+        ["http", "limit_reqs"] => reads(ask, || requests_limit.value()),
+        ["http", "limit_conns"] => reads(ask, || connections_limit.value()),
         ["stream"] => reads(ask, || json!(["upstreams"])),
         [engine @ ("http" | "stream"), "upstreams", rest @ ..] => {
             upstreams::find(ask, engine, rest)

@@ -80,6 +80,8 @@ pub(crate) async fn stream(
     stream: Rc<http2::Stream>,
     arrived: http2::Arrived,
 ) {
+    let mut counted = Counted::reading();
+    counted.write();
     let after = match begin_stream(connection, &stream, arrived) {
         None => After::Close,
         Some((mut x, Some(status))) => refuse(&mut x, status).await,

@@ -128,6 +128,9 @@ fn read_limit(args: &Args<'_>) -> Result<LimitLine, Invalid> {
     Ok(LimitLine { zone: args.str(0).into_owned(), most })
 }
 
+/// Names of the decisions that the table of a zone counts, in its order.
+pub static TALLIES: [&str; 3] = ["passed", "rejected", "rejected_dry_run"];
+
 static KIND: Kind = Kind {
     directive: "limit_conn_zone",
     title: "limit_conn_zone",
@@ -261,15 +264,18 @@ impl Limits {
             let Some(key) = counts.key(x) else { continue };
             decision = Decision::Passed;
             match counts.acquire(x.arena().text(key), u64::from(*most), now_ms) {
-                Acquired::Hold(reference) => holds.0.push((counts.clone(), reference)),
+                Acquired::Hold(reference) => {
+                    counts.tell(Decision::Passed);
+                    holds.0.push((counts.clone(), reference));
+                }
                 Acquired::Unopened => {}
-                Acquired::NoRoom => return (self.reject(), Holds::default()),
+                Acquired::NoRoom => return (counts.tell(self.reject()), Holds::default()),
                 Acquired::TooMany => {
                     let dry = if self.dry_run { ", dry run," } else { "" };
                     let zone = counts.named.name();
                     let message = format_args!("limiting connections{dry} by zone \"{zone}\"");
                     x.complain(self.level, message);
-                    return (self.reject(), Holds::default());
+                    return (counts.tell(self.reject()), Holds::default());
                 }
             }
         }
@@ -302,6 +308,20 @@ mod share {
 }
 
 impl Counts {
+    /// Counts a decision that this zone was the reason of, in the order of [`TALLIES`].
+    fn tell(&self, decision: Decision) -> Decision {
+        let at = match decision {
+            Decision::Unlimited => return decision,
+            Decision::Passed => 0,
+            Decision::Rejected(_) => 1,
+            Decision::RejectedDryRun => 2,
+        };
+        if let Some(table) = self.table() {
+            table.tally(at);
+        }
+        decision
+    }
+
     /// The key of a request; `None` when it is not counted.
     fn key<X: Subject>(&self, x: &mut X) -> Option<Span> {
         let key = self.key.value(x);

@@ -202,6 +202,10 @@ fn read_limit(args: &Args<'_>) -> Result<LimitLine, Invalid> {
     Ok(LimitLine { zone, burst, delay })
 }
 
+/// Names of the decisions that the table of a zone counts, in its order.
+pub static TALLIES: [&str; crate::table::TALLIES] =
+    ["passed", "delayed", "rejected", "delayed_dry_run", "rejected_dry_run"];
+
 static KIND: Kind = Kind {
     directive: "limit_req_zone",
     title: "limit_req",
@@ -345,9 +349,9 @@ impl Limits {
                         "limiting requests{dry}, excess: {whole}.{rest:03} by zone \"{zone}\""
                     );
                     x.complain(self.reject_level, message);
-                    return self.reject();
+                    return limit.buckets.tell(self.reject());
                 }
-                Counted::NoRoom => return self.reject(),
+                Counted::NoRoom => return limit.buckets.tell(self.reject()),
             }
         }
         let Some((mut limit, mut excess)) = last else { return Decision::Unlimited };
@@ -360,14 +364,16 @@ impl Limits {
             }
         }
         if delay_ms == 0 {
-            return Decision::Passed;
+            return limit.buckets.tell(Decision::Passed);
         }
         let (dry, zone) = (self.dry(), limit.buckets.named.name());
         let (whole, rest) = (excess / 1000, excess % 1000);
         let message =
             format_args!("delaying request{dry}, excess: {whole}.{rest:03}, by zone \"{zone}\"");
         x.complain(self.delay_level, message);
-        if self.dry_run { Decision::DelayedDryRun } else { Decision::Delayed(delay_ms) }
+        let delayed =
+            if self.dry_run { Decision::DelayedDryRun } else { Decision::Delayed(delay_ms) };
+        limit.buckets.tell(delayed)
     }
 
     fn dry(&self) -> &'static str {
@@ -380,6 +386,22 @@ impl Limits {
 }
 
 impl Buckets {
+    /// Counts a decision that this zone was the reason of.
+    fn tell(&self, decision: Decision) -> Decision {
+        let at = match decision {
+            Decision::Unlimited => return decision,
+            Decision::Passed => 0,
+            Decision::Delayed(_) => 1,
+            Decision::Rejected(_) => 2,
+            Decision::DelayedDryRun => 3,
+            Decision::RejectedDryRun => 4,
+        };
+        if let Some(table) = self.table() {
+            table.tally(at);
+        }
+        decision
+    }
+
     /// The key of a request; `None` when it is not counted.
     fn key<X: Subject>(&self, x: &mut X) -> Option<Span> {
         let key = self.key.value(x);

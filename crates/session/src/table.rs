@@ -22,6 +22,8 @@ use crate::log::{Level, Log, no_context};
 const SHARDS: usize = 64;
 /// Cells that make it worth having one more shard.
 const SHARD_CELLS: usize = 4096;
+/// Decisions that a table counts.
+pub const TALLIES: usize = 5;
 /// 32-bit words in a cell.
 const WORDS: usize = 16;
 
@@ -30,6 +32,8 @@ system::plain! {
     struct Header {
         /// The hash function's secret; zeroes until the first use.
         secret: [AtomicU64; 2],
+        /// How often requests met with each decision; which is which, says the table's user.
+        tallies: [AtomicU64; TALLIES],
         shards: [Guarded<Shard>; SHARDS],
     }
 
@@ -126,6 +130,19 @@ impl Table {
             second.store(crate::random::u64(), Ordering::Relaxed);
             first.store(crate::random::u64() | 1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a decision.
+    #[inline]
+    pub fn tally(&self, decision: usize) {
+        if let Some(tally) = self.view.header().tallies.get(decision) {
+            tally.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often each decision was counted.
+    pub fn tallies(&self) -> [u64; TALLIES] {
+        std::array::from_fn(|at| self.view.header().tallies[at].load(Ordering::Relaxed))
     }
 
     /// The hash of a key in this table.

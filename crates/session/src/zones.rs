@@ -114,6 +114,12 @@ impl Zones {
         Ok(zone.clone())
     }
 
+    /// Those that a directive declares.
+    pub fn declared_by(&self, directive: &str) -> Vec<Rc<NamedZone>> {
+        let list = self.list.borrow();
+        list.iter().filter(|zone| zone.kind.directive == directive).cloned().collect()
+    }
+
     /// What is wrong now that all was read: zones that nobody declared.
     pub fn faults(&self) -> Vec<String> {
         let list = self.list.borrow();

@@ -250,7 +250,7 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
     let target = Target::parse(&text)
         .map_err(|error| Invalid::new(format!("{error} in upstream \"{text}\"")).at(0))?;
     // An address needs no looking up.
-    let resolve = resolve && matches!(target.host, Host::Name(_)) || service.is_some() && resolve;
+    let resolve = resolve && (matches!(target.host, Host::Name(_)) || service.is_some());
     if service.is_some() {
         let reason = match (resolve, target.port, &target.host) {
             (false, ..) => Some("requires \"resolve\" parameter"),

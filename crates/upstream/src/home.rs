@@ -23,7 +23,7 @@ const WORKERS: usize = 128;
 
 /// The state of a group.
 pub(crate) enum Home {
-    Own(Memory),
+    Own(Box<Memory>),
     Zone(Shared),
 }
 
