@@ -295,6 +295,13 @@ fn uwsgi_has_modifiers_and_a_scheme() {
     );
     assert_eq!(server.get("/").expect(201).text(), "(0, 0)");
     assert_eq!(server.get("/m").expect(201).text(), "(5, 7)");
+    let seen = Backend::script(|conversation| {
+        let packet = conversation.read_some().unwrap_or_default();
+        conversation.send(format!("A: b\n\n{packet:?}"));
+    });
+    let text = format!("location / {{ uwsgi_string ab; uwsgi_pass 127.0.0.1:{}; }}", seen.port());
+    let server = Server::start(Config::server(&format!("uwsgi_pass_request_headers off; {text}")));
+    assert_eq!(server.get("/").expect(200).text(), "[0, 2, 0, 0, 97, 98]");
     let outcome = Server::check(Config::server("uwsgi_modifier1 256;")).expect(1);
     assert!(outcome.stderr.contains("value must be between 0 and 255"), "{}", outcome.stderr);
 }

@@ -42,6 +42,7 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
     &FASTCGI_SPLIT_PATH_INFO,
     &FASTCGI_KEEP_CONN,
     &FASTCGI_CATCH_STDERR,
+    &FASTCGI_SEND_LOWAT,
     &CONNECT_TIMEOUT,
     &SEND_TIMEOUT,
     &READ_TIMEOUT,
@@ -49,6 +50,9 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
     &NEXT_UPSTREAM_TRIES,
     &NEXT_UPSTREAM_TIMEOUT,
     &SOCKET_KEEPALIVE,
+    &SOCKET_RCVBUF,
+    &SOCKET_SNDBUF,
+    &FORCE_RANGES,
     &BIND,
     &BUFFER_SIZE,
     &PASS_REQUEST_HEADERS,
@@ -130,6 +134,14 @@ pub static FASTCGI_CATCH_STDERR: Directive<Vec<u8>> =
         )
         .example("fastcgi_catch_stderr \"PHP Fatal error\";");
 
+/// `fastcgi_send_lowat`.
+pub static FASTCGI_SEND_LOWAT: Directive<u64> = size("fastcgi_send_lowat")
+    .default("0")
+    .syntax("fastcgi_send_lowat SIZE;")
+    .text("How much room the kernel should have before it tells that a peer can be sent more.")
+    .moot("Linux has no such setting for sockets; nginx ignores it there too")
+    .example("fastcgi_send_lowat 12000;");
+
 static VARIABLES: &[Builtin<Exchange>] = &[
     Builtin::volatile(
         "fastcgi_script_name",
@@ -203,6 +215,7 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     if index.is_some() || split.is_some() {
         builder.keep(Paths { index, split });
     }
+    scope.get(&FASTCGI_SEND_LOWAT);
     let Some((address, place)) = parameters::pass(scope, &FASTCGI_PASS) else { return };
     let catch = scope.all(&FASTCGI_CATCH_STDERR).into_iter().map(Vec::into_boxed_slice).collect();
     let protocol = Protocol::FastCgi { keep: scope.get(&FASTCGI_KEEP_CONN), catch };

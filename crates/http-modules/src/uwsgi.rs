@@ -37,6 +37,7 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
     &UWSGI_PARAM,
     &UWSGI_MODIFIER1,
     &UWSGI_MODIFIER2,
+    &UWSGI_STRING,
     &CONNECT_TIMEOUT,
     &SEND_TIMEOUT,
     &READ_TIMEOUT,
@@ -44,6 +45,9 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
     &NEXT_UPSTREAM_TRIES,
     &NEXT_UPSTREAM_TIMEOUT,
     &SOCKET_KEEPALIVE,
+    &SOCKET_RCVBUF,
+    &SOCKET_SNDBUF,
+    &FORCE_RANGES,
     &BIND,
     &BUFFER_SIZE,
     &PASS_REQUEST_HEADERS,
@@ -104,6 +108,12 @@ pub static UWSGI_MODIFIER2: Directive<u8> =
         .text("The second modifier of requests, from 0 to 255.")
         .example("uwsgi_modifier2 1;");
 
+/// `uwsgi_string`.
+pub static UWSGI_STRING: Directive<Vec<u8>> = Directive::new("uwsgi_string", PLACES, read::bytes)
+    .syntax("uwsgi_string TEXT;")
+    .text("What stands as it is behind the parameters of requests, for some modifiers.")
+    .example("uwsgi_string \"print('hello')\";");
+
 fn read_address(args: &Args<'_>) -> Result<config::Template, Invalid> {
     let text = args.str(0);
     match text.strip_prefix("uwsgi://") {
@@ -126,7 +136,8 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     let Some((address, place)) = parameters::pass(scope, &UWSGI_PASS) else { return };
     let parameters = parameters::compile(c, scope, &UWSGI_PARAM, &FAMILY);
     let modifiers = (scope.get(&UWSGI_MODIFIER1), scope.get(&UWSGI_MODIFIER2));
-    let gateway = Gateway { protocol: Protocol::Uwsgi { modifiers }, parameters };
+    let text = scope.find(&UWSGI_STRING).unwrap_or_default().into();
+    let gateway = Gateway { protocol: Protocol::Uwsgi { modifiers, text }, parameters };
     if let Err(reason) = pass_by_gateway(c, scope, builder, &FAMILY, &address, gateway) {
         scope.error(place, reason);
     }

@@ -108,10 +108,16 @@ fn connections_have_their_options() {
             });
             let side = side.expect("the connection to the backend");
             let found = server.workers().into_iter().find_map(|pid| options_of(pid, side.inode));
-            found.expect("a worker holds the connection").keepalive
+            found.expect("a worker holds the connection")
         };
-        assert!(probed("FAMILY_socket_keepalive on;"), "{family}");
-        assert!(!probed(""), "{family}");
+        assert!(probed("FAMILY_socket_keepalive on;").keepalive, "{family}");
+        assert!(!probed("").keepalive, "{family}");
+        if family != "memcached" {
+            let sized = probed("FAMILY_socket_rcvbuf 20k; FAMILY_socket_sndbuf 30k;");
+            // The kernel keeps twice of what was asked for.
+            let sizes = (sized.receive_buffer, sized.send_buffer);
+            assert_eq!(sizes, (2 * 20 * 1024, 2 * 30 * 1024), "{family}");
+        }
         let from = Arc::new(std::sync::Mutex::new(None));
         let seen = from.clone();
         let backend = Backend::script(move |conversation| {
@@ -121,6 +127,20 @@ fn connections_have_their_options() {
         server.get("/").expect(502);
         let from = from.lock().expect("no panic").expect("a connection");
         assert_eq!(from.ip().to_string(), "127.0.0.3", "{family}");
+    }
+}
+
+#[test]
+fn parts_of_answers_that_do_not_offer_them() {
+    for family in FAMILIES {
+        let backend = program(family, |_| "Content-Length: 10\nETag: \"a\"\n\n0123456789".into());
+        let get = |line: &str| {
+            let server = server(family, backend.port(), line);
+            let fields = [("Host", "a"), ("Range", "bytes=4-6")];
+            server.connect().request("GET", "/", &fields, b"").text()
+        };
+        assert_eq!(get("FAMILY_force_ranges on;"), "456", "{family}");
+        assert_eq!(get(""), "0123456789", "{family}");
     }
 }
 

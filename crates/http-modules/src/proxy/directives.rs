@@ -239,6 +239,18 @@ pub(super) static PROXY_IGNORE_CLIENT_ABORT: Flag = flag("proxy_ignore_client_ab
     .text("Whether a request goes on when the client closes its connection.")
     .example("proxy_ignore_client_abort on;");
 
+pub(super) static PROXY_SOCKET_RCVBUF: Bytes =
+    Directive::new("proxy_socket_rcvbuf", HSL, read::size)
+        .syntax("proxy_socket_rcvbuf SIZE;")
+        .text("The kernel's buffer for what comes from a backend (`SO_RCVBUF`).")
+        .example("proxy_socket_rcvbuf 64k;");
+
+pub(super) static PROXY_SOCKET_SNDBUF: Bytes =
+    Directive::new("proxy_socket_sndbuf", HSL, read::size)
+        .syntax("proxy_socket_sndbuf SIZE;")
+        .text("The kernel's buffer for what goes to a backend (`SO_SNDBUF`).")
+        .example("proxy_socket_sndbuf 64k;");
+
 pub(super) static PROXY_FORCE_RANGES: Flag = flag("proxy_force_ranges")
     .default("off")
     .syntax("proxy_force_ranges on | off;")
@@ -383,6 +395,8 @@ pub(super) static ALL: &[&dyn AnyDirective] = &[
     &PROXY_IGNORE_CLIENT_ABORT,
     &PROXY_FORCE_RANGES,
     &PROXY_SEND_LOWAT,
+    &PROXY_SOCKET_RCVBUF,
+    &PROXY_SOCKET_SNDBUF,
     &PROXY_SOCKET_KEEPALIVE,
     &upstream::bind::PROXY_BIND,
     &PROXY_LIMIT_RATE,

@@ -28,6 +28,9 @@ pub(crate) struct Family {
     pub(crate) intercept_errors: &'static Directive<bool>,
     pub(crate) ignore_client_abort: &'static Directive<bool>,
     pub(crate) socket_keepalive: &'static Directive<bool>,
+    pub(crate) socket_rcvbuf: &'static Directive<u64>,
+    pub(crate) socket_sndbuf: &'static Directive<u64>,
+    pub(crate) force_ranges: &'static Directive<bool>,
     pub(crate) bind: &'static Directive<Option<Bind>>,
     pub(crate) limit_rate: &'static Directive<config::Template>,
     pub(crate) hide_header: &'static Directive<Vec<u8>>,
@@ -60,6 +63,9 @@ pub(crate) static PROXY: Family = Family {
     intercept_errors: &d::PROXY_INTERCEPT_ERRORS,
     ignore_client_abort: &d::PROXY_IGNORE_CLIENT_ABORT,
     socket_keepalive: &d::PROXY_SOCKET_KEEPALIVE,
+    socket_rcvbuf: &d::PROXY_SOCKET_RCVBUF,
+    socket_sndbuf: &d::PROXY_SOCKET_SNDBUF,
+    force_ranges: &d::PROXY_FORCE_RANGES,
     bind: &bind::PROXY_BIND,
     limit_rate: &d::PROXY_LIMIT_RATE,
     hide_header: &d::PROXY_HIDE_HEADER,
@@ -187,6 +193,22 @@ macro_rules! family {
                 .text(concat!("Whether TCP probes connections to ", $peer, " that are silent."))
                 .example(concat!($name, "_socket_keepalive on;"));
 
+        pub(super) static SOCKET_RCVBUF: Directive<u64> = size(concat!($name, "_socket_rcvbuf"))
+            .syntax(concat!($name, "_socket_rcvbuf SIZE;"))
+            .text("The kernel's buffer for what comes from a peer (`SO_RCVBUF`).")
+            .example(concat!($name, "_socket_rcvbuf 64k;"));
+
+        pub(super) static SOCKET_SNDBUF: Directive<u64> = size(concat!($name, "_socket_sndbuf"))
+            .syntax(concat!($name, "_socket_sndbuf SIZE;"))
+            .text("The kernel's buffer for what goes to a peer (`SO_SNDBUF`).")
+            .example(concat!($name, "_socket_sndbuf 64k;"));
+
+        pub(super) static FORCE_RANGES: Directive<bool> =
+            flag(concat!($name, "_force_ranges"), "off")
+                .syntax(concat!($name, "_force_ranges on | off;"))
+                .text("Whether clients get parts of answers that do not offer them.")
+                .example(concat!($name, "_force_ranges on;"));
+
         pub(super) static BIND: Directive<Option<upstream::bind::Bind>> =
             Directive::new(concat!($name, "_bind"), PLACES, upstream::bind::read_bind)
                 .takes(Arity::Between(1, 2))
@@ -301,6 +323,9 @@ macro_rules! family {
             intercept_errors: &INTERCEPT_ERRORS,
             ignore_client_abort: &IGNORE_CLIENT_ABORT,
             socket_keepalive: &SOCKET_KEEPALIVE,
+            socket_rcvbuf: &SOCKET_RCVBUF,
+            socket_sndbuf: &SOCKET_SNDBUF,
+            force_ranges: &FORCE_RANGES,
             bind: &BIND,
             limit_rate: &LIMIT_RATE,
             hide_header: &HIDE_HEADER,

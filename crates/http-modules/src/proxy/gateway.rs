@@ -29,6 +29,8 @@ pub(crate) enum Protocol {
     Scgi,
     Uwsgi {
         modifiers: (u8, u8),
+        /// `uwsgi_string`
+        text: Box<[u8]>,
     },
     Memcached {
         /// `$memcached_key`
@@ -74,8 +76,9 @@ impl Gateway {
                 };
                 scgi::head(length, &list, &mut out);
             }
-            Protocol::Uwsgi { modifiers } => {
-                let list = self.parameters.write(x, uwsgi::push_parameter);
+            Protocol::Uwsgi { modifiers, text } => {
+                let mut list = self.parameters.write(x, uwsgi::push_parameter);
+                list.extend_from_slice(text);
                 let Some(()) = uwsgi::head(*modifiers, &list, &mut out) else {
                     let length = list.len();
                     let what = "uwsgi request is too big:";

@@ -156,6 +156,9 @@ impl Settings {
         // Locations are told apart by the place of their block in the configuration.
         let span = scope.span();
         connecting.owner = (span.file.0 as usize) << 32 | span.start as usize;
+        let size = |directive| scope.find(directive).and_then(|size| u32::try_from(size).ok());
+        connecting.options.receive_buffer = size(family.socket_rcvbuf).filter(|size| *size > 0);
+        connecting.options.send_buffer = size(family.socket_sndbuf).filter(|size| *size > 0);
         if scope.get(family.socket_keepalive) {
             connecting.options.keepalive =
                 Keepalive::On { idle_s: None, interval_s: None, count: None };
@@ -212,7 +215,7 @@ impl Settings {
             obey_buffering: ignored & ignore::BUFFERING == 0,
             obey_limit_rate: ignored & ignore::LIMIT_RATE == 0,
             obey_charset: ignored & ignore::CHARSET == 0,
-            force_ranges: scope.get(&d::PROXY_FORCE_RANGES),
+            force_ranges: scope.get(family.force_ranges),
             target,
         }
     }

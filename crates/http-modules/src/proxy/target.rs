@@ -174,12 +174,7 @@ pub(super) fn compile(
     Ok(Target::Fixed(Fixed {
         group,
         host: if is_unix { b"localhost".as_slice().into() } else { url.host.as_bytes().into() },
-        port: parsed
-            .port
-            .unwrap_or(usual)
-            .to_string()
-            .into_bytes()
-            .into(),
+        port: parsed.port.unwrap_or(usual).to_string().into_bytes().into(),
         path,
         name: location.name.clone(),
         url: text.as_bytes().into(),
