@@ -79,7 +79,8 @@ fn marks_can_be_only_read_or_made_anew() {
     assert_eq!(response.header("X-Got").map(str::len), Some(36));
     assert_eq!(response.header("Set-Cookie"), None);
     let server = serving(
-        "error_log %%DIR%%/error.log notice; userid on; if ($http_x_reset) { set $uid_reset $http_x_reset; }",
+        "error_log %%DIR%%/error.log notice; userid on;
+         if ($http_x_reset) { set $uid_reset $http_x_reset; }",
     );
     assert_eq!(get(&server, known).header("Set-Cookie"), None);
     let fields = [("Host", "a"), ("Cookie", known), ("X-Reset", "log")];

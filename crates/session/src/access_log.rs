@@ -27,7 +27,9 @@ use crate::open_files::{OpenFiles, Opened, Policy, open_uncached};
 use crate::text::Span;
 use crate::variables::{Segment, Subject, Template, Variables};
 
-pub use directives::{ACCESS_LOG, AccessLogLine, DIRECTIVES, FormatLine, LOG_FORMAT, OPEN_LOG_FILE_CACHE, PathText};
+pub use directives::{
+    ACCESS_LOG, AccessLogLine, DIRECTIVES, FormatLine, LOG_FORMAT, OPEN_LOG_FILE_CACHE, PathText,
+};
 pub use escape::Escape;
 
 /// The format that exists without being defined.
@@ -225,7 +227,8 @@ impl Formats {
     }
 
     /// The access logs that hold in a block: those of the nearest level that has any, else, in
-    /// http, `logs/access.log` in format `combined`. Blocks to which the same lines apply share them.
+    /// http, `logs/access.log` in format `combined`. Blocks to which the same lines apply share
+    /// them.
     /// Faults go to the scope; the files are opened later, with all others of `files`.
     pub fn compile<X: Subject>(
         &self,
