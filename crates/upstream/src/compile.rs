@@ -241,16 +241,21 @@ fn compile_block(
         keepalive: compile_keepalive(scope),
     };
     for (server, span) in servers {
+        // nginx looks at each line as it reads it: lines before the method may name backups.
+        let later = chosen_at.is_some_and(|at| (at.line, at.start) < (span.line, span.start));
+        if let Some(parameter) = unsupported(settings.choice.method, &server, later) {
+            let reason = "balancing method does not support parameter";
+            scope.error(span, format!("{reason} \"{parameter}\""));
+        }
+        if scope.context() == STREAM_UPSTREAM && (server.route.is_some() || server.options.drain) {
+            // Sessions of streams are bound to nobody.
+            let parameter = if server.options.drain { "drain" } else { "route" };
+            scope.error(span, format!("invalid parameter \"{parameter}\""));
+        }
         if server.resolve {
             continue;
         }
         let backup = server.backup;
-        // nginx looks at each line as it reads it: lines before the method may say anything.
-        let later = chosen_at.is_some_and(|at| (at.line, at.start) < (span.line, span.start));
-        if later && let Some(parameter) = unsupported(settings.choice.method, &server) {
-            let reason = "balancing method does not support parameter";
-            scope.error(span, format!("{reason} \"{parameter}\""));
-        }
         let members = resolve(server, span, scope, names);
         let tier = if backup { &mut settings.backups } else { &mut settings.primaries };
         tier.extend(members);
@@ -258,11 +263,11 @@ fn compile_block(
     settings
 }
 
-/// The parameter of a server that the method cannot honour.
-fn unsupported(method: &Method, server: &Server) -> Option<&'static str> {
+/// The parameter of a server that the method cannot honour; `later`: the line stands behind it.
+fn unsupported(method: &Method, server: &Server, later: bool) -> Option<&'static str> {
     let starts_slowly = server.options.slow_start_ms != 0;
     match () {
-        () if server.backup && !method.backup => Some("backup"),
+        () if server.backup && !method.backup && later => Some("backup"),
         () if starts_slowly && !method.slow_start => Some("slow_start"),
         () => None,
     }

@@ -272,7 +272,7 @@ pub static HASH_BALANCE_FACTOR: Directive<u64> =
         .example("upstream backend { hash $uri consistent; hash_balance_factor 150; }");
 
 /// A queue.
-pub static QUEUE: Directive<QueueLine> = Directive::new("queue", BLOCKS, queue)
+pub static QUEUE: Directive<QueueLine> = Directive::new("queue", &[UPSTREAM], queue)
     .takes(Arity::Between(1, 2))
     .syntax("queue NUMBER [timeout=TIME];")
     .text(
