@@ -41,6 +41,7 @@ pub static MODULES: &[&Module] = &[
     &crate::ssl::PROXY,
     &crate::fastcgi::MODULE,
     &crate::uwsgi::MODULE,
+    &crate::grpc::MODULE,
     &crate::scgi::MODULE,
     &crate::memcached::MODULE,
     &crate::proxy::HEALTH_CHECK,

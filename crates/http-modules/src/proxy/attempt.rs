@@ -103,8 +103,8 @@ impl Context<'_> {
     pub(super) fn url(&self, x: &mut Exchange) -> Span {
         let mark = x.arena.mark();
         match &self.settings.speech {
-            Speech::Http(_) => x.arena.push(self.scheme),
-            Speech::Other(_) => {
+            Speech::Http(_) if self.settings.family.is_proxy() => x.arena.push(self.scheme),
+            _ => {
                 x.arena.push(self.settings.family.scheme.as_bytes());
                 x.arena.push(b"://")
             }

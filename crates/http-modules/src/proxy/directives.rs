@@ -479,7 +479,7 @@ pub(crate) mod ignore {
     ];
 }
 
-fn read_set_header(args: &Args<'_>) -> Result<(Vec<u8>, config::Template), Invalid> {
+pub(crate) fn read_set_header(args: &Args<'_>) -> Result<(Vec<u8>, config::Template), Invalid> {
     Ok((args.word(0).bytes().to_vec(), read::template_at(args, 1)?))
 }
 

@@ -47,6 +47,18 @@ pub(crate) struct Family {
     pub(crate) store_access: &'static Directive<u32>,
 }
 
+impl Family {
+    /// True when answers are buffered; the sizes of gRPC's buffers are nobody's business.
+    pub(crate) fn buffers_answers(&self) -> bool {
+        self.name != "grpc"
+    }
+
+    /// True for `proxy_pass`, whose URLs have a scheme of their own.
+    pub(crate) fn is_proxy(&self) -> bool {
+        std::ptr::eq(self, &PROXY)
+    }
+}
+
 /// `proxy_...`
 pub(crate) static PROXY: Family = Family {
     name: "proxy",

@@ -114,13 +114,14 @@ impl Conversation {
             if room == 0 && !ends {
                 break;
             }
-            let data = self.body.pop(room);
-            let length = data.as_ref().map_or(0, Data::len);
-            let ends = ends && self.body.is_empty();
+            let mut length = self.body.len_bytes().min(room);
             self.codec.send_data(self.stream, length as usize, ends);
             self.sent_end = ends;
             self.flush_frames(out);
-            if let Some(data) = data {
+            while length > 0
+                && let Some(data) = self.body.pop(length)
+            {
+                length -= data.len();
                 out.push(data);
             }
         }

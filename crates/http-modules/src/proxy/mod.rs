@@ -127,6 +127,26 @@ impl Content for Proxy {
     }
 }
 
+pub(crate) use directives::read_set_header;
+
+/// Makes passing gRPC calls on the content of a location.
+pub(crate) fn pass_calls(
+    c: &mut Compiler<'_>,
+    scope: &Scope<'_>,
+    builder: &mut LocationBuilder,
+    family: &'static family::Family,
+    address: &config::Template,
+    set_header: &config::Directive<(Vec<u8>, config::Template)>,
+) -> Result<(), String> {
+    let target = target::compile_address(c, scope, address, Some(80))?;
+    health::attach(c, scope, &builder.location.error_log, &target);
+    let plan = request::Plan::of_calls(c, scope, set_header);
+    let speech = settings::Speech::Http(plan);
+    let settings = Settings::compile(c, scope, family, target, speech).flowing();
+    builder.handler(Proxy { settings: Rc::new(settings) });
+    Ok(())
+}
+
 /// Makes passing requests on in another protocol the content of a location.
 pub(crate) fn pass_by_gateway(
     c: &mut Compiler<'_>,
@@ -136,7 +156,7 @@ pub(crate) fn pass_by_gateway(
     address: &config::Template,
     gateway: gateway::Gateway,
 ) -> Result<(), String> {
-    let target = target::compile_address(c, scope, address)?;
+    let target = target::compile_address(c, scope, address, None)?;
     health::attach(c, scope, &builder.location.error_log, &target);
     let speech = settings::Speech::Other(gateway);
     let settings = Settings::compile(c, scope, family, target, speech);

@@ -276,8 +276,8 @@ fn no_peers(
     };
     let mark = x.arena.mark();
     match &settings.speech {
-        Speech::Http(_) => x.arena.push(to.scheme()),
-        Speech::Other(_) => {
+        Speech::Http(_) if settings.family.is_proxy() => x.arena.push(to.scheme()),
+        _ => {
             x.arena.push(settings.family.scheme.as_bytes());
             x.arena.push(b"://")
         }

@@ -4,7 +4,7 @@ use super::directives::{self as d, HttpVersion};
 use super::settings::Settings;
 use super::target::{self, Resolved};
 use crate::sticky::{self, Sticky};
-use config::Scope;
+use config::{Directive, Scope};
 use http::{Compiler, Exchange};
 use net::Block;
 use session::text::{Span, push_number};
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     skip_known: u128,
     skip_others: Vec<Box<[u8]>>,
     pass_fields: bool,
+    /// `TE: trailers` is passed on.
+    passes_trailers: bool,
 }
 
 /// How the body of a request is told to the backend.
@@ -38,15 +40,37 @@ pub(super) enum BodyFraming {
 
 impl Plan {
     pub(super) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, version: HttpVersion) -> Plan {
+        let pass_fields = scope.get(&d::PROXY_PASS_REQUEST_HEADERS);
+        Plan { pass_fields, ..Plan::with_fields(c, scope, version, &d::PROXY_SET_HEADER) }
+    }
+
+    /// The plan of a gRPC call, which wants to be told of trailers (`TE: trailers`).
+    pub(super) fn of_calls(
+        c: &mut Compiler<'_>,
+        scope: &Scope<'_>,
+        set_header: &Directive<(Vec<u8>, config::Template)>,
+    ) -> Plan {
+        let plan = Plan::with_fields(c, scope, HttpVersion::Http2, set_header);
+        let is_set = plan.set.iter().any(|(name, _)| Known::of(name) == Known::Te);
+        Plan { passes_trailers: !is_set, ..plan }
+    }
+
+    fn with_fields(
+        c: &mut Compiler<'_>,
+        scope: &Scope<'_>,
+        version: HttpVersion,
+        set_header: &Directive<(Vec<u8>, config::Template)>,
+    ) -> Plan {
         let mut plan = Plan {
             version,
+            passes_trailers: false,
             set: Vec::new(),
             host: None,
             own_length: true,
             own_encoding: true,
             skip_known: 0,
             skip_others: Vec::new(),
-            pass_fields: scope.get(&d::PROXY_PASS_REQUEST_HEADERS),
+            pass_fields: true,
         };
         // Hop-by-hop fields (RFC 9110 section 7.6.1) and those that we decide about.
         for known in [
@@ -62,7 +86,7 @@ impl Plan {
         ] {
             plan.skip_known |= known.bit();
         }
-        for (name, source) in scope.all(&d::PROXY_SET_HEADER) {
+        for (name, source) in scope.all(set_header) {
             let known = Known::of(&name);
             match known {
                 Known::Other => plan.skip_others.push(name.as_slice().into()),
@@ -147,6 +171,10 @@ pub(super) fn head(
         }
     }
     framing_fields(plan, framing, &mut out);
+    let te = x.request.headers.value(Known::Te).filter(|_| plan.passes_trailers);
+    if te.is_some_and(|te| token::has_token(x.text(te), "trailers")) {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
     if plan.pass_fields {
         let hidden = sticky::of(&resolved.group).and_then(Sticky::hidden_cookie);
         client_fields(plan, x, hidden, &mut out);

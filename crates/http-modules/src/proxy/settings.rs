@@ -220,6 +220,16 @@ impl Settings {
         }
     }
 
+    /// The same, with nothing kept back: requests and answers flow at the same time.
+    pub(super) fn flowing(mut self) -> Settings {
+        self.request_buffering = false;
+        self.buffers.on = false;
+        self.buffers.step = self.buffers.head.max(4096);
+        self.pass_trailers = true;
+        self.store = None;
+        self
+    }
+
     /// How to connect for this request, when that is not as for all.
     pub(super) fn own_connecting(&self, x: &mut Exchange, secure: bool) -> Option<Box<Connecting>> {
         let outgoing = self.secure.as_ref().filter(|outgoing| {
@@ -312,7 +322,7 @@ impl Buffers {
             );
             scope.error(busy_span, reason);
         }
-        if busy_size > all.saturating_sub(buffers.size) {
+        if busy_size > all.saturating_sub(buffers.size) && family.buffers_answers() {
             let reason = format!(
                 "\"{name}_busy_buffers_size\" must be less than the size of all \"{name}_buffers\" \
                  minus one buffer"

@@ -34,6 +34,8 @@ pub(super) struct Variable {
     url: Template,
     /// An address alone, without scheme and path.
     is_address: bool,
+    /// The port of an address without one.
+    default_port: Option<u16>,
     groups: SharedGroups,
     look_up: LookUp,
 }
@@ -149,6 +151,7 @@ pub(super) fn compile(
         return Ok(Target::Variable(Variable {
             url: c.template(source),
             is_address: false,
+            default_port: None,
             groups,
             look_up,
         }));
@@ -190,18 +193,20 @@ pub(crate) fn compile_address(
     c: &mut Compiler<'_>,
     scope: &Scope<'_>,
     source: &config::Template,
+    default_port: Option<u16>,
 ) -> Result<Target, String> {
     let groups = c.state::<SharedGroups>().clone();
     let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
     let Some(address) = source.constant() else {
         let url = c.template(source);
-        return Ok(Target::Variable(Variable { url, is_address: true, groups, look_up }));
+        return Ok(Target::Variable(Variable { url, is_address: true, default_port, groups, look_up }));
     };
     let text = String::from_utf8_lossy(address).into_owned();
     let parsed = upstream::Target::parse(&text)
         .map_err(|reason| format!("{reason} in upstream \"{text}\""))?;
     let is_group = groups.0.borrow().named(&parsed.text).is_some();
-    if parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
+    let needs_port = default_port.is_none() && !is_group;
+    if parsed.port.is_none() && needs_port && !matches!(parsed.host, Host::Unix(_)) {
         return Err(format!("no port in upstream \"{text}\""));
     }
     let group = groups.0.borrow_mut().locate(&parsed, usual_port(false), &SystemNames)?;
@@ -235,7 +240,7 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
         Target::Variable(variable) => {
             let url = variable.url.value(x);
             let text = String::from_utf8_lossy(x.text(url)).into_owned();
-            resolve_variable(x, &text, variable.is_address, &variable.groups).map_err(|reason| {
+            resolve_variable(x, &text, variable).map_err(|reason| {
                 x.log_error(Level::Error, format_args!("{reason}"));
                 500
             })
@@ -246,9 +251,14 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
 fn resolve_variable(
     x: &mut Exchange,
     text: &str,
-    is_address: bool,
-    groups: &SharedGroups,
+    variable: &Variable,
 ) -> Result<Place, String> {
+    let Variable { is_address, groups, default_port, .. } = variable;
+    let is_address = *is_address;
+    let text = match default_port {
+        Some(_) => text.strip_prefix("grpc://").unwrap_or(text),
+        None => text,
+    };
     let url = match is_address {
         true => Url { host: text, path: "", secure: false },
         false => split(text).map_err(|reason| format!("{reason} in \"{text}\""))?,
@@ -256,7 +266,8 @@ fn resolve_variable(
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
     let is_group = groups.0.borrow().named(&parsed.text).is_some();
-    if is_address && parsed.port.is_none() && !is_group && !matches!(parsed.host, Host::Unix(_)) {
+    let needs_port = is_address && default_port.is_none() && !is_group;
+    if needs_port && parsed.port.is_none() && !matches!(parsed.host, Host::Unix(_)) {
         return Err(format!("no port in upstream \"{text}\""));
     }
     let secure = url.secure;
