@@ -8,7 +8,7 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use config::{Diagnostic, Scope, Sink, Tree, in_order, refuses};
+use config::{Block, Diagnostic, Scope, Sink, Tree, in_order, refuses};
 use session::access::Clients;
 use session::log::{self, Log, LogFiles};
 use session::network::Network;
@@ -35,6 +35,8 @@ pub struct Core {
     pub affinity: Option<Affinity>,
     pub priority: i32,
     pub descriptor_limit: Option<u64>,
+    /// Connections to backends may come from foreign addresses (`proxy_bind ... transparent`).
+    pub transparent: bool,
     pub core_limit: Option<u64>,
     pub shutdown_timeout_ms: Option<u64>,
     pub working_directory: Option<PathBuf>,
@@ -172,6 +174,7 @@ fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> 
         affinity,
         priority: root.get(&d::WORKER_PRIORITY),
         descriptor_limit: root.find(&d::WORKER_RLIMIT_NOFILE),
+        transparent: binds_transparently(&root.tree().root),
         core_limit: root.find(&d::WORKER_RLIMIT_CORE),
         shutdown_timeout_ms: root.find(&d::WORKER_SHUTDOWN_TIMEOUT).filter(|&ms| ms > 0),
         working_directory: root.find(&d::WORKING_DIRECTORY).map(PathBuf::from),
@@ -200,6 +203,16 @@ fn compile_debugged(events: &Scope<'_>) -> Vec<Clients> {
         }
     }
     found
+}
+
+/// Whether a directive such as `proxy_bind` asks for foreign addresses, whatever engine it is for:
+/// workers keep the right to them.
+fn binds_transparently(block: &Block) -> bool {
+    block.nodes.iter().any(|node| {
+        let binds = node.name.bytes().ends_with(b"_bind")
+            && node.args.get(1).is_some_and(|word| word.bytes() == b"transparent");
+        binds || node.block.as_ref().is_some_and(binds_transparently)
+    })
 }
 
 /// Directives that change nothing here are looked at all the same, so that the test which finds

@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod manual;
 pub mod master;
 pub mod modules;
+pub mod net_setup;
 pub mod open;
 pub mod paths;
 pub mod pid_file;

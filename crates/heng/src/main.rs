@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use heng::{command_line, demo, manual, report, start};
+use heng::{command_line, demo, manual, net_setup, report, start};
 use system::{allocation, identity, process, title};
 
 #[global_allocator]
@@ -14,7 +14,11 @@ static ALLOCATOR: allocation::Pooled = allocation::Pooled;
 type Subcommand = fn(&[OsString]) -> i32;
 
 /// Our own subcommands; under the name nginx there is none.
-const SUBCOMMANDS: &[(&str, Subcommand)] = &[("demo", demo::run), ("manual", manual::run)];
+const SUBCOMMANDS: &[(&str, Subcommand)] = &[
+    ("demo", demo::run),
+    ("manual", manual::run),
+    ("net-setup", net_setup::run),
+];
 
 fn main() {
     std::process::exit(run());

@@ -64,7 +64,8 @@ fn subcommands() -> &'static str {
         _ => {
             "Instead of options:\n  \
              demo          : a balancer over three backends, to be tried and broken\n  \
-             manual        : print the reference manual\n\n"
+             manual        : print the reference manual\n  \
+             net-setup     : print the rules of the network that transparent servers need\n\n"
         }
     }
 }

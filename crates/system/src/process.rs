@@ -448,9 +448,18 @@ pub struct AccountError {
     pub error: io::Error,
 }
 
+/// What a process may still do when it is not the superuser any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// What every user may.
+    Nothing,
+    /// Make connections that seem to come from foreign addresses (`IP_TRANSPARENT`, ip(7)).
+    ForeignAddresses,
+}
+
 /// Gives up the superuser's rights: group, supplementary groups, user; in that order, because
 /// the last step takes away the right to the others.
-pub fn become_account(account: &Account) -> Result<(), AccountError> {
+pub fn become_account(account: &Account, keep: Keep) -> Result<(), AccountError> {
     let Account { name, user, group } = account;
     let failed = |call: String| AccountError { call, error: io::Error::last_os_error() };
     // SAFETY: setgid takes an integer.
@@ -465,11 +474,33 @@ pub fn become_account(account: &Account) -> Result<(), AccountError> {
     if unsafe { libc::initgroups(text.as_ptr(), *group) } != 0 {
         return Err(failed(call));
     }
+    // SAFETY: this prctl takes integers.
+    if keep != Keep::Nothing && unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) } != 0 {
+        return Err(failed("prctl(PR_SET_KEEPCAPS, 1)".to_owned()));
+    }
     // SAFETY: setuid takes an integer.
     if unsafe { libc::setuid(*user) } != 0 {
         return Err(failed(format!("setuid({user})")));
     }
+    if keep == Keep::ForeignAddresses && !keep_capability(CAP_NET_RAW) {
+        return Err(failed("capset()".to_owned()));
+    }
     Ok(())
+}
+
+/// capabilities(7).
+const CAP_NET_RAW: u32 = 13;
+
+/// Keeps one of the capabilities that the process still has, and no other.
+fn keep_capability(number: u32) -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3`, whose sets are two words each (capset(2)).
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    // Effective, permitted and inheritable; first the lower words, then the upper ones.
+    let sets = [1 << number, 1 << number, 0, 0, 0, 0_u32];
+    // SAFETY: the pointers are to a header of this version and to its two sets, which the call
+    // only reads.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) == 0 }
 }
 
 /// Fills a buffer with the kernel's random bytes: unpredictable, and different after a fork.
