@@ -256,7 +256,8 @@ impl OutQueue {
     /// turn, and this one is woken again.
     ///
     /// # Errors
-    /// What `sendmsg(2)` or `sendfile(2)` answers; `UnexpectedEof` when a file is shorter than
+    /// What `sendmsg(2)` or `sendfile(2)` answers, and what became of bytes that a driver sends
+    /// behind our back, as soon as it is known; `UnexpectedEof` when a file is shorter than
     /// its range. The queue keeps what was not written.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &Stream) -> Poll<io::Result<()>> {
         self.poll_flush_and(cx, stream, Push::Now)
@@ -269,6 +270,11 @@ impl OutQueue {
         stream: &Stream,
         push: Push,
     ) -> Poll<io::Result<()>> {
+        if self.is_empty()
+            && let Some(error) = stream.source().take_send_failure()
+        {
+            return Poll::Ready(Err(error));
+        }
         let limit = self.sent.saturating_add(SHARE);
         while !self.is_empty() {
             if self.sent >= limit {

@@ -300,7 +300,13 @@ impl Stream {
         slices: &[IoSlice<'_>],
         push: Push,
     ) -> Poll<Option<io::Result<usize>>> {
-        if !self.source.sends_behind() || push == Push::More {
+        if !self.source.sends_behind() {
+            return Poll::Ready(None);
+        }
+        if let Some(n) = self.source.send_along(slices) {
+            return Poll::Ready(Some(Ok(n)));
+        }
+        if push == Push::More {
             return Poll::Ready(None);
         }
         ready!(self.source.poll_writable(cx));

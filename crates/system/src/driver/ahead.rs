@@ -96,9 +96,7 @@ impl Source {
             let slot = s.ios.at(self.index())?;
             if slot.flags & SEND_FAILED != 0 {
                 slot.flags &= !SEND_FAILED;
-                let errno = std::mem::take(&mut uring.lane(self.index()).send_errno);
-                // The end of the stream may have told it.
-                return (errno != 0).then(|| Err(failure(errno)));
+                return Some(Err(failure(uring.lane(self.index()).send_errno)));
             }
             let length: usize = parts.iter().map(|part| part.len()).sum();
             // After a hang-up the own call tells at once what became of the connection.
@@ -112,6 +110,36 @@ impl Source {
             let (fd, generation) = (slot.fd, slot.generation);
             uring.send(fd, parts, self.index(), generation);
             Some(Ok(length))
+        })
+    }
+
+    /// The failure of a send that nobody was told yet.
+    #[inline]
+    pub fn take_send_failure(&self) -> Option<io::Error> {
+        with(|s| {
+            let Backend::Uring(uring) = &mut s.backend else { return None };
+            let slot = s.ios.at(self.index()).filter(|slot| slot.flags & SEND_FAILED != 0)?;
+            slot.flags &= !SEND_FAILED;
+            Some(failure(uring.lane(self.index()).send_errno))
+        })
+    }
+
+    /// Adds `parts` to what [`send_behind`](Source::send_behind) took and the kernel has not seen
+    /// yet, if they are few: then they count as written, too, without waiting.
+    #[inline]
+    pub fn send_along(&self, parts: &[IoSlice<'_>]) -> Option<usize> {
+        with(|s| {
+            let Backend::Uring(uring) = &mut s.backend else { return None };
+            let slot = s.ios.at(self.index())?;
+            if slot.flags & (SENDING | SHUT) != SENDING {
+                return None;
+            }
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            if uring.queued(self.index())? + length > BEHIND {
+                return None;
+            }
+            uring.send_too(parts, self.index());
+            Some(length)
         })
     }
 
@@ -142,8 +170,9 @@ impl Source {
             if let Backend::Uring(uring) = &mut s.backend
                 && let Some(slot) = s.ios.at(self.index())
                 && slot.flags & SENDING != 0
+                && uring.cancel_send(self.index())
             {
-                uring.cancel_send(self.index());
+                slot.flags = slot.flags & !(SENDING | SHUT) | WRITABLE;
             }
         });
     }
@@ -357,6 +386,30 @@ mod tests {
     }
 
     #[test]
+    fn small_pieces_go_out_together_and_in_order() {
+        on_uring(async {
+            let (socket, mut peer) = Socket::pair();
+            let piece = |text: &'static str| [IoSlice::new(text.as_bytes())];
+            assert!(socket.source.send_along(&piece("nothing to join")).is_none());
+            socket.send(b"one ").await;
+            assert_eq!(socket.source.send_along(&piece("two ")), Some(4));
+            assert_eq!(socket.source.send_along(&piece("three")), Some(5));
+            assert!(socket.source.send_along(&[IoSlice::new(&[0; BEHIND])]).is_none());
+            turns(2).await;
+            assert!(socket.source.send_along(&piece("it has left")).is_none());
+            let mut all = [0; 64];
+            assert_eq!(peer.read(&mut all).unwrap(), 13);
+            assert_eq!(&all[..13], b"one two three");
+            // What was not handed over yet can be taken back.
+            socket.send(b"never mind").await;
+            socket.source.drop_unsent();
+            socket.send(b"this").await;
+            turns(2).await;
+            assert_eq!(peer.read(&mut all).unwrap(), 4);
+        });
+    }
+
+    #[test]
     fn the_writing_side_ends_after_what_was_handed_over() {
         on_uring(async {
             let (socket, mut peer) = Socket::pair();
@@ -440,6 +493,7 @@ mod tests {
             poll_fn(|cx| socket.source.poll_sent(cx)).await;
             let error = socket.source.send_behind(&[IoSlice::new(b"x")]).unwrap().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            assert!(socket.source.take_send_failure().is_none());
             // Once told, the caller's own call finds out.
             assert!(socket.source.send_behind(&[IoSlice::new(b"x")]).is_none());
         });

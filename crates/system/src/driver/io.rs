@@ -385,6 +385,12 @@ impl Source {
         with(|s| s.ios.slots[self.index as usize].flags & HUNG != 0)
     }
 
+    /// Whether writing may make progress now. Waits for nothing, and takes nobody's place.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        with(|s| s.ios.slots[self.index as usize].flags & WRITABLE != 0)
+    }
+
     /// Stops watching until [`resume`](Source::resume); what was ready is forgotten.
     pub fn pause(&self) {
         with(|s| {

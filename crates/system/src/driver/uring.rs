@@ -17,6 +17,7 @@
 mod buffers;
 mod sends;
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -88,7 +89,9 @@ pub(super) struct Uring {
     sends: Sends,
     /// One for each source, by its index.
     lanes: Vec<Lane>,
-    orphans: std::collections::VecDeque<Orphan>,
+    orphans: VecDeque<Orphan>,
+    /// Descriptors that are closed with the next call, after what is sent with it.
+    closing: Vec<RawFd>,
     completions: Vec<Completion>,
     /// Operations whose completion is yet to come.
     flying: usize,
@@ -119,7 +122,8 @@ impl Uring {
             buffers: ManuallyDrop::new(buffers),
             sends: Sends::new(),
             lanes: Vec::new(),
-            orphans: std::collections::VecDeque::new(),
+            orphans: VecDeque::new(),
+            closing: Vec::new(),
             completions: Vec::with_capacity(COMPLETIONS as usize),
             flying: 0,
         })
@@ -154,7 +158,7 @@ impl Uring {
         // SAFETY: whatever an entry points to is owned by this `Uring` until its completion: the
         // buffers of the ring, and the bytes of a send.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.enter(0, 0, None);
+            self.call(0, 0, None);
         }
     }
 
@@ -199,15 +203,26 @@ impl Uring {
         self.poll(fd, libc::POLLRDHUP as u32, key(HANG, index, generation));
     }
 
-    /// Sends a copy of `parts`.
+    /// Sends a copy of `parts` with the next call.
     pub(super) fn send(&mut self, fd: RawFd, parts: &[IoSlice<'_>], index: u32, generation: u32) {
-        let send = self.sends.begin(parts, index, generation);
+        let send = self.sends.begin(fd, parts, index, generation);
         self.lanes[index as usize].send = send;
-        self.send_rest(fd, send);
     }
 
-    fn send_rest(&mut self, fd: RawFd, send: u32) {
-        let Some(rest) = self.sends.get(send).map(|send| send.rest()) else { return };
+    /// How many bytes a source that is sending is going to send with the next call; none when
+    /// the kernel has them already.
+    pub(super) fn queued(&self, index: u32) -> Option<usize> {
+        self.sends.queued(self.lanes[index as usize].send)
+    }
+
+    /// Adds to what is going to be sent.
+    pub(super) fn send_too(&mut self, parts: &[IoSlice<'_>], index: u32) {
+        self.sends.append(self.lanes[index as usize].send, parts);
+    }
+
+    fn send_rest(&mut self, send: u32) {
+        let Some(one) = self.sends.get(send) else { return };
+        let (fd, rest) = (one.fd, one.rest());
         let entry = opcode::Send::new(Fd(fd), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
@@ -234,14 +249,20 @@ impl Uring {
         }
     }
 
-    /// Drops what a source that is sending has not sent yet.
-    pub(super) fn cancel_send(&mut self, index: u32) {
-        self.cancel(key(SEND, self.lanes[index as usize].send, 0));
+    /// Drops what a source that is sending has not sent yet; whether that is done at once.
+    pub(super) fn cancel_send(&mut self, index: u32) -> bool {
+        let send = self.lanes[index as usize].send;
+        let queued = self.sends.queued(send).is_some();
+        match queued {
+            true => self.sends.withdraw(send),
+            false => self.cancel(key(SEND, send, 0)),
+        }
+        queued
     }
 
     /// Closes a descriptor after all that was queued for it.
     pub(super) fn close(&mut self, fd: OwnedFd) {
-        self.start_unwatched(opcode::Close::new(Fd(fd.into_raw_fd())).build());
+        self.closing.push(fd.into_raw_fd());
     }
 
     /// Gives the send of a source that goes away a limit of time.
@@ -277,14 +298,26 @@ impl Uring {
 
     /// Hands all that is queued to the kernel without waiting.
     pub(super) fn submit(&mut self) {
-        if !self.ring.submission().is_empty() {
-            self.enter(0, 0, None);
+        self.enter(0, 0, None);
+    }
+
+    /// As [`Uring::call`], with the sends that were put together since the last time.
+    fn enter(&mut self, wanted: u32, flags: u32, timeout_ms: Option<u64>) {
+        let mut at = 0;
+        while let Some(send) = self.sends.next(at) {
+            self.send_rest(send);
+            at += 1;
         }
+        self.sends.clear_queue();
+        while let Some(fd) = self.closing.pop() {
+            self.start_unwatched(opcode::Close::new(Fd(fd)).build());
+        }
+        self.call(wanted, flags, timeout_ms);
     }
 
     /// One call: submits, and waits for `wanted` completions. Whatever it answers (interrupted,
     /// timed out, too many completions unseen), the next turn goes on from what there is.
-    fn enter(&mut self, wanted: u32, flags: u32, timeout_ms: Option<u64>) {
+    fn call(&mut self, wanted: u32, flags: u32, timeout_ms: Option<u64>) {
         let queued = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         let _ = match timeout_ms {
@@ -457,9 +490,11 @@ fn received(s: &mut State, index: u32, generation: u32, completion: Completion) 
             uring.poll_read(fd, index, generation, false);
             return;
         }
-        0 if lane.send_errno == 0 => slot.flags |= ENDED,
-        // A send met the error first, which leaves the end of the stream to the receive.
-        0 => lane.receive_errno = mem::take(&mut lane.send_errno),
+        // A send met the reset first, which leaves the end of the stream to the receive.
+        0 if i32::from(lane.send_errno) == libc::ECONNRESET => {
+            lane.receive_errno = lane.send_errno;
+        }
+        0 => slot.flags |= ENDED,
         errno => lane.receive_errno = errno as u16,
     }
     slot.flags |= STASHED;
@@ -510,13 +545,9 @@ fn sent(s: &mut State, index: u32, result: i32) {
     let (source, generation) = (send.source, send.generation);
     let complete = send.advance(usize::try_from(result).unwrap_or(0));
     let slot = s.ios.current(source, generation & 0xff_ffff);
-    if !complete
-        && result >= 0
-        && let Some(slot) = &slot
-    {
+    if !complete && result >= 0 && slot.is_some() {
         // Interrupted halfway.
-        let fd = slot.fd;
-        uring.send_rest(fd, index);
+        uring.send_rest(index);
         return;
     }
     uring.sends.end(index);

@@ -2,6 +2,7 @@
 //! them all.
 
 use std::io::IoSlice;
+use std::os::fd::RawFd;
 
 /// Sends whose memory is kept for the next ones.
 const KEPT: usize = 512;
@@ -18,7 +19,17 @@ pub(super) struct Send {
     pub(super) generation: u32,
     /// Tells this send from later ones in the same place.
     pub(super) serial: u32,
-    busy: bool,
+    pub(super) fd: RawFd,
+    state: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Free,
+    /// Not handed over yet: more can be added.
+    Queued,
+    /// The kernel reads the bytes: they must stay where they are.
+    Flying,
 }
 
 impl Send {
@@ -37,21 +48,30 @@ impl Send {
 pub(super) struct Sends {
     all: Vec<Send>,
     free: u32,
+    /// Those that are handed over with the next call, in order.
+    queue: Vec<u32>,
 }
 
 impl Sends {
     pub(super) const fn new() -> Sends {
-        Sends { all: Vec::new(), free: END }
+        Sends { all: Vec::new(), free: END, queue: Vec::new() }
     }
 
     pub(super) fn memory(&self) -> usize {
         self.all.capacity() * size_of::<Send>()
+            + self.queue.capacity() * size_of::<u32>()
             + self.all.iter().map(|send| send.bytes.capacity()).sum::<usize>()
     }
 
-    /// A send of a copy of `parts`; the index names it until [`Sends::end`].
+    /// Queues a copy of `parts`; the index names it until [`Sends::end`].
     #[inline]
-    pub(super) fn begin(&mut self, parts: &[IoSlice<'_>], source: u32, generation: u32) -> u32 {
+    pub(super) fn begin(
+        &mut self,
+        fd: RawFd,
+        parts: &[IoSlice<'_>],
+        source: u32,
+        generation: u32,
+    ) -> u32 {
         let index = self.free;
         let index = if index == END {
             self.all.push(Send {
@@ -60,7 +80,8 @@ impl Sends {
                 source: END,
                 generation: 0,
                 serial: 0,
-                busy: false,
+                fd,
+                state: Stage::Free,
             });
             self.all.len() as u32 - 1
         } else {
@@ -68,19 +89,52 @@ impl Sends {
             index
         };
         let send = &mut self.all[index as usize];
+        (send.source, send.generation, send.fd) = (source, generation, fd);
+        send.state = Stage::Queued;
+        self.queue.push(index);
+        self.append(index, parts);
+        index
+    }
+
+    /// Adds to a queued send.
+    #[inline]
+    pub(super) fn append(&mut self, index: u32, parts: &[IoSlice<'_>]) {
+        let send = &mut self.all[index as usize];
+        debug_assert!(send.state == Stage::Queued, "the kernel has the bytes");
         for part in parts {
             send.bytes.extend_from_slice(part);
         }
-        send.source = source;
-        send.generation = generation;
-        send.busy = true;
-        index
+    }
+
+    /// How many bytes a send has, if more can be added.
+    pub(super) fn queued(&self, index: u32) -> Option<usize> {
+        let send = self.all.get(index as usize)?;
+        (send.state == Stage::Queued).then_some(send.bytes.len())
+    }
+
+    /// The next queued send, whose bytes stay where they are from now on.
+    #[inline]
+    pub(super) fn next(&mut self, at: usize) -> Option<u32> {
+        let index = *self.queue.get(at)?;
+        self.all[index as usize].state = Stage::Flying;
+        Some(index)
+    }
+
+    /// All that was queued is handed over.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Takes a send back that was not handed over yet.
+    pub(super) fn withdraw(&mut self, index: u32) {
+        self.queue.retain(|queued| *queued != index);
+        self.end(index);
     }
 
     /// The send under way at `index`.
     #[inline]
     pub(super) fn get(&mut self, index: u32) -> Option<&mut Send> {
-        self.all.get_mut(index as usize).filter(|send| send.busy)
+        self.all.get_mut(index as usize).filter(|send| send.state != Stage::Free)
     }
 
     /// Frees the place: the kernel no longer uses the bytes.
@@ -93,7 +147,7 @@ impl Sends {
         }
         send.bytes.clear();
         send.taken = 0;
-        send.busy = false;
+        send.state = Stage::Free;
         send.serial = send.serial.wrapping_add(1);
         send.source = free;
         self.free = index;
