@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 pub mod children;
 pub mod command_line;
 pub mod compile;

@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use heng::{command_line, demo, manual, net_setup, report, start};
+use heng::{cert, command_line, demo, manual, net_setup, report, start};
 use system::{allocation, identity, process, title};
 
 #[global_allocator]
@@ -15,6 +15,7 @@ type Subcommand = fn(&[OsString]) -> i32;
 
 /// Our own subcommands; under the name nginx there is none.
 const SUBCOMMANDS: &[(&str, Subcommand)] = &[
+    ("cert", cert::run),
     ("demo", demo::run),
     ("manual", manual::run),
     ("net-setup", net_setup::run),

@@ -63,6 +63,7 @@ fn subcommands() -> &'static str {
         "nginx" => "",
         _ => {
             "Instead of options:\n  \
+             cert          : make a certificate that signs itself, for trying TLS out\n  \
              demo          : a balancer over three backends, to be tried and broken\n  \
              manual        : print the reference manual\n  \
              net-setup     : print the rules of the network that transparent servers need\n\n"
@@ -89,7 +90,7 @@ mod tests {
         assert_eq!(lines[2], "            [-e filename] [-c filename] [-g directives]");
         assert_eq!(lines[1].find('['), lines[2].find('['));
         assert_eq!(lines[5], "  -?,-h         : this help");
-        assert!(text.contains("out of configuration file\n\nInstead of options:\n  demo "));
+        assert!(text.contains("out of configuration file\n\nInstead of options:\n  cert "));
     }
 
     #[test]

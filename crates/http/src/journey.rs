@@ -311,7 +311,7 @@ fn identify(
     let served = x.connection.served.clone();
     if !served.sites.is_single() {
         let chosen = site::choose(x, &served.sites, x.request.host).map_err(|_| 500u16)?;
-        if let Some(site) = chosen {
+        if let Some(site) = chosen.or_else(|| tls::site_of_strangers(x)) {
             x.location = site.root.clone();
             x.site = site;
         }

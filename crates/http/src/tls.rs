@@ -166,6 +166,15 @@ pub(crate) fn first_site(connection: &Connection) -> Option<Rc<Site>> {
     named.or_else(|| connection.served.sites.default_site().cloned())
 }
 
+/// The server of a request whose host no server has, when the handshake named one: the default of
+/// the address, as if it had named none.
+pub(crate) fn site_of_strangers(x: &Exchange) -> Option<Rc<Site>> {
+    let connection = &x.connection;
+    connection.stream.tls()?.attached::<Site>()?;
+    let has_host = !x.request.host.is_empty();
+    connection.served.sites.default_site().filter(|_| has_host).cloned()
+}
+
 /// Whether a request may pass, which `x.site` was chosen for.
 ///
 /// # Errors

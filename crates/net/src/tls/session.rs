@@ -108,6 +108,16 @@ pub(super) fn poll_flush(
     Poll::Ready(Ok(()))
 }
 
+/// Sends what reading made rustls say: alerts, and keys that change. While someone waits to
+/// write, that one sends it.
+fn answer(state: &mut Connection, stream: &Stream) {
+    if stream.source().is_writable() {
+        let mut cx = Context::from_waker(Waker::noop());
+        // A peer that is gone need not hear it; the reader is told by its own error.
+        let _ = state.write_tls(&mut Sink { stream, cx: &mut cx, push: Push::Now });
+    }
+}
+
 /// Gives rustls what was received, until it has something to read; the rest stays.
 pub(super) fn feed(state: &mut Connection, input: &mut Chunk) -> Result<(), rustls::Error> {
     while !input.is_empty() {
@@ -179,7 +189,11 @@ impl Session {
                     Box::new(block.freeze())
                 }
             };
-            if let Err(error) = feed(&mut state, &mut input) {
+            let fed = feed(&mut state, &mut input);
+            if state.wants_write() {
+                answer(&mut state, stream);
+            }
+            if let Err(error) = fed {
                 return Poll::Ready(Err(broken(error)));
             }
             if !input.is_empty() {

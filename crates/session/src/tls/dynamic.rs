@@ -1,7 +1,7 @@
 //! Certificates whose names hold variables: read when a client connects, and kept for a while
 //! where `ssl_certificate_cache` says so.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub struct Dynamic {
     prefix: PathBuf,
     cache: Option<CertificateCache>,
     kept: RefCell<HashMap<(String, String), Kept>>,
+    /// Counts uses, for which seconds are too coarse.
+    uses: Cell<u64>,
 }
 
 /// What was loaded, and when.
@@ -28,6 +30,8 @@ struct Kept {
     certificate: Arc<CertifiedKey>,
     loaded_s: u64,
     used_s: u64,
+    /// The number of the last use.
+    use_number: u64,
     /// When the files were changed last.
     changed: [Option<SystemTime>; 2],
 }
@@ -39,7 +43,7 @@ impl Dynamic {
         prefix: PathBuf,
         cache: Option<CertificateCache>,
     ) -> Dynamic {
-        Dynamic { pairs, passwords, prefix, cache, kept: RefCell::default() }
+        Dynamic { pairs, passwords, prefix, cache, kept: RefCell::default(), uses: Cell::new(0) }
     }
 
     /// The certificates for a conversation.
@@ -77,6 +81,8 @@ impl Dynamic {
     fn one(&self, certificate: String, key: String) -> Result<Arc<CertifiedKey>, String> {
         let now_s = net::wall().0;
         let Some(cache) = self.cache else { return self.read(&certificate, &key) };
+        let use_number = self.uses.get() + 1;
+        self.uses.set(use_number);
         let mut kept = self.kept.borrow_mut();
         kept.retain(|_, one| now_s.saturating_sub(one.used_s) <= cache.inactive_s);
         let name = (certificate, key);
@@ -88,18 +94,24 @@ impl Dynamic {
                     one.loaded_s = now_s;
                 }
                 one.used_s = now_s;
+                one.use_number = use_number;
                 return Ok(one.certificate.clone());
             }
         }
         let certificate = self.read(&name.0, &name.1)?;
         if kept.len() >= cache.most && !kept.contains_key(&name) {
-            let oldest = kept.iter().min_by_key(|(_, one)| one.used_s);
+            let oldest = kept.iter().min_by_key(|(_, one)| one.use_number);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 kept.remove(&oldest);
             }
         }
-        let one =
-            Kept { certificate: certificate.clone(), loaded_s: now_s, used_s: now_s, changed };
+        let one = Kept {
+            certificate: certificate.clone(),
+            loaded_s: now_s,
+            used_s: now_s,
+            use_number,
+            changed,
+        };
         kept.insert(name, one);
         Ok(certificate)
     }
