@@ -195,7 +195,7 @@ fn begin_frames(
     });
     let is_bare = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
     let secure = call.resolved.secure;
-    let begun = frames.borrow_mut().begin(head.bytes.filled(), head.is_head, is_bare, secure);
+    let begun = frames.borrow_mut().begin(head, is_bare, secure);
     // A connection that takes no more is as good as closed.
     if begun { Ok(frames) } else { Err(Cause::Stale) }
 }
@@ -266,6 +266,7 @@ impl<'a> Dialogue<'a> {
             hinted: 0,
             fault: None,
             seen: 0,
+            taken: false,
         }
     }
 
@@ -430,6 +431,8 @@ struct Dialogue<'a> {
     fault: Option<Cause>,
     /// Bytes read of an answer that is not HTTP.
     seen: usize,
+    /// A part of the client's body went to this peer and cannot go to another.
+    taken: bool,
 }
 
 /// Passes on what a backend says ahead of its answer, within the size of a head.
@@ -563,7 +566,7 @@ impl Dialogue<'_> {
             Ok(()) if out.is_empty() => {}
             Ok(()) => self.block = Some(Block::copy_of(&out)),
             Err(Fault::TooBig) => self.fault = Some(self.too_big(x)),
-            Err(Fault::Unserved(_)) if self.reused => self.fault = Some(Cause::Stale),
+            Err(Fault::Unserved(_)) if self.reused && !self.taken => self.fault = Some(Cause::Stale),
             Err(Fault::Unserved(message)) => {
                 let doing = "while reading response header from upstream";
                 self.context.log(x, Level::Error, format_args!("{message} {doing}"));
@@ -632,6 +635,7 @@ impl Dialogue<'_> {
             match x.poll_body(cx) {
                 Poll::Ready(Ok(Some(chunk))) => {
                     bytes += chunk.len() as u64;
+                    self.taken = true;
                     pieces.push(chunk);
                 }
                 Poll::Ready(Ok(None)) => ended = true,
@@ -734,7 +738,7 @@ impl Dialogue<'_> {
     /// The peer closed before its head was complete.
     fn closed(&mut self, x: &mut Exchange) -> Cause {
         let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
-        if self.reused && nothing {
+        if self.reused && nothing && !self.taken {
             return Cause::Stale;
         }
         let message = "upstream prematurely closed connection while reading response header from \
@@ -745,7 +749,7 @@ impl Dialogue<'_> {
 
     fn broken(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
         let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
-        if self.reused && nothing {
+        if self.reused && nothing && !self.taken {
             return Cause::Stale;
         }
         let errno = Errno::from(error);
@@ -755,7 +759,7 @@ impl Dialogue<'_> {
     }
 
     fn unsendable(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
-        if self.reused {
+        if self.reused && !self.taken {
             return Cause::Stale;
         }
         let errno = Errno::from(error);

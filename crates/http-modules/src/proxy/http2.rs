@@ -6,6 +6,7 @@
 //! of its protocol goes with it ([`upstream::Lease::attach`]). Answers are not held back by
 //! windows but by not reading.
 
+use super::request::Head;
 use super::translate::Fault;
 use net::{Block, Data, OutQueue};
 use session::log::Bytes;
@@ -67,12 +68,12 @@ impl Conversation {
 
     /// Begins a request whose head is written as HTTP/1; `ends`: it has no body. False when the
     /// connection takes no more.
-    pub(super) fn begin(&mut self, head: &[u8], is_head: bool, ends: bool, secure: bool) -> bool {
+    pub(super) fn begin(&mut self, head: &Head, ends: bool, secure: bool) -> bool {
         if !self.codec.may_open() {
             return false;
         }
         self.stream = self.codec.open();
-        self.is_head = is_head;
+        self.is_head = head.is_head;
         self.body = OutQueue::new();
         (self.body_ends, self.sent_end) = (ends, ends);
         self.stage = Stage::Head;
@@ -195,10 +196,13 @@ impl Conversation {
                 self.keeps = false;
                 Err(Fault::Invalid(fault.text.replace("client ", "upstream ")))
             }
-            Event::GoAway { last } => {
+            Event::GoAway { last, code } => {
                 self.keeps = false;
+                let text = || format!("upstream sent goaway with error {code}");
                 match last < self.stream && !self.is_over() {
-                    true => Err(Fault::Unserved("upstream sent goaway".to_owned())),
+                    // An orderly farewell that crossed our request (RFC 9113 section 6.8).
+                    true if code == 0 => Err(Fault::Unserved(text())),
+                    true => Err(Fault::Invalid(text())),
                     false => Ok(()),
                 }
             }
@@ -307,7 +311,9 @@ impl Conversation {
 }
 
 /// A head of HTTP/1 that we wrote ourselves, as a header list (RFC 9113 section 8.3.1).
-fn encode(head: &[u8], secure: bool) -> Vec<u8> {
+fn encode(head: &Head, secure: bool) -> Vec<u8> {
+    let Head { bytes, keeps_host, .. } = head;
+    let head = bytes.filled();
     let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
     let line = lines.next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
@@ -326,17 +332,18 @@ fn encode(head: &[u8], secure: bool) -> Vec<u8> {
             Some((&line[..at], line[at + 1..].trim_ascii_start()))
         })
         .collect();
-    if let Some((_, host)) = fields.iter().find(|(name, _)| Known::of(name) == Known::Host) {
+    let host = fields.iter().find(|(name, _)| Known::of(name) == Known::Host);
+    if let Some((_, host)) = host.filter(|_| !keeps_host) {
         hpack::encode(&mut out, b":authority", host);
     }
     for (name, value) in fields {
         match Known::of(name) {
-            Known::Host
-            | Known::Connection
+            Known::Connection
             | Known::KeepAlive
             | Known::ProxyConnection
             | Known::TransferEncoding
             | Known::Upgrade => {}
+            Known::Host if !keeps_host => {}
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => {}
             _ => hpack::encode(&mut out, name, value),
         }

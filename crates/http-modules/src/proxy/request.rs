@@ -51,8 +51,7 @@ impl Plan {
         set_header: &Directive<(Vec<u8>, config::Template)>,
     ) -> Plan {
         let plan = Plan::with_fields(c, scope, HttpVersion::Http2, set_header);
-        let is_set = plan.set.iter().any(|(name, _)| Known::of(name) == Known::Te);
-        Plan { passes_trailers: !is_set, ..plan }
+        Plan { passes_trailers: true, ..plan }
     }
 
     fn with_fields(
@@ -130,6 +129,8 @@ pub(super) struct Head {
     pub(super) is_head: bool,
     /// The client asked for another protocol.
     pub(super) upgrade: bool,
+    /// With HTTP/2: the host is told by a field of its own rather than by `:authority`.
+    pub(super) keeps_host: bool,
 }
 
 /// Writes the head of the request for `resolved`.
@@ -171,7 +172,9 @@ pub(super) fn head(
         }
     }
     framing_fields(plan, framing, &mut out);
-    let te = x.request.headers.value(Known::Te).filter(|_| plan.passes_trailers);
+    let passes_te = plan.passes_trailers
+        && !plan.set.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"te"));
+    let te = x.request.headers.value(Known::Te).filter(|_| passes_te);
     if te.is_some_and(|te| token::has_token(x.text(te), "trailers")) {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
@@ -184,7 +187,8 @@ pub(super) fn head(
     let is_head = x.text(method).eq_ignore_ascii_case(b"HEAD");
     SCRATCH.with_borrow_mut(|kept| *kept = out);
     let upgrade = x.request.headers.find(Known::Upgrade).is_some();
-    Head { bytes, target, is_head, upgrade }
+    let keeps_host = plan.passes_trailers && plan.host.is_some();
+    Head { bytes, target, is_head, upgrade, keeps_host }
 }
 
 /// Appends a template's value without a detour through the arena.

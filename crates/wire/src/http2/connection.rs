@@ -63,8 +63,8 @@ pub enum Event {
     Refused(Fault),
     /// More may be sent, on some stream.
     Room,
-    /// The peer takes no streams with numbers beyond this one.
-    GoAway { last: u32 },
+    /// The peer takes no streams with numbers beyond this one, for this reason.
+    GoAway { last: u32, code: u32 },
 }
 
 /// A broken rule; the text is nginx's.
@@ -998,7 +998,8 @@ impl Connection {
             return Ok(None);
         }
         self.leaving = true;
-        Ok(Some(Event::GoAway { last: frame::number(payload) & 0x7fff_ffff }))
+        let last = frame::number(payload) & 0x7fff_ffff;
+        Ok(Some(Event::GoAway { last, code: frame::number(&payload[4..]) }))
     }
 
     fn window_update(&mut self, payload: &[u8]) -> Result<Option<Event>, Fault> {
