@@ -28,8 +28,10 @@ struct Region {
 impl Region {
     fn new(length: usize) -> io::Result<Region> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
+        // All of it is used in turn soon: better at the start than by a fault for each page.
+        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address that the kernel chooses aliases nothing.
-        let start = unsafe { mmap_anonymous(ptr::null_mut(), length, access, MapFlags::PRIVATE)? };
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), length, access, flags)? };
         Ok(Region { start: start.cast(), length })
     }
 }
