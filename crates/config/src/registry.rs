@@ -122,7 +122,8 @@ impl Registry {
         for context in contexts {
             let mut found = Vec::new();
             check_nodes(&nodes, *context, self, &mut found);
-            match found.into_iter().next() {
+            // A name that is deprecated warns in its own example, too.
+            match found.into_iter().find(|problem| problem.level != crate::Level::Warn) {
                 None => return None,
                 Some(problem) => first = first.or(Some(problem)),
             }

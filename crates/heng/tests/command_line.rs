@@ -47,8 +47,10 @@ fn the_configuration_of_the_build_is_told() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((code, out.as_str(), lines[0]), (Some(0), "", "nginx version: nginx/1.31.5"));
     assert!(lines[1].starts_with("built with "), "{text}");
-    assert!(lines[2].starts_with("configure arguments: --prefix="), "{text}");
-    assert_eq!(lines.len(), 3);
+    assert!(lines[2].contains("with OpenSSL 3.0.0"), "{text}");
+    assert_eq!(lines[3], "TLS SNI support enabled");
+    assert!(lines[4].starts_with("configure arguments: --prefix="), "{text}");
+    assert_eq!(lines.len(), 5);
 }
 
 #[test]

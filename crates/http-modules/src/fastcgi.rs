@@ -82,7 +82,7 @@ pub static FASTCGI_PASS: Directive<config::Template> =
             "Passes requests to the program at ADDRESS: a host with a port, `unix:PATH`, or the \
              name of a group. It may hold variables.",
         )
-        .example("location ~ \\.php$ { include fastcgi.conf; fastcgi_pass unix:/run/php.sock; }");
+        .example("location ~ \\.php$ { fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_pass unix:/run/php.sock; }");
 
 /// `fastcgi_param`.
 pub static FASTCGI_PARAM: Directive<Line> =

@@ -73,7 +73,9 @@ pub static SCGI_PASS: Directive<config::Template> =
             "Passes requests to the program at ADDRESS: a host with a port, `unix:PATH`, or the \
              name of a group. It may hold variables.",
         )
-        .example("location / { include scgi_params; scgi_pass 127.0.0.1:9000; }");
+        .example(
+            "location / { scgi_param REQUEST_METHOD $request_method; scgi_pass 127.0.0.1:9000; }",
+        );
 
 /// `scgi_param`.
 pub static SCGI_PARAM: Directive<Line> =

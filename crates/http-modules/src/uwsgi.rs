@@ -77,7 +77,9 @@ pub static UWSGI_PASS: Directive<config::Template> =
             "Passes requests to the program at ADDRESS: a host with a port, `unix:PATH`, or the \
              name of a group. It may hold variables.",
         )
-        .example("location / { include uwsgi_params; uwsgi_pass 127.0.0.1:9000; }");
+        .example(
+            "location / { uwsgi_param REQUEST_METHOD $request_method; uwsgi_pass 127.0.0.1:9000; }",
+        );
 
 /// `uwsgi_param`.
 pub static UWSGI_PARAM: Directive<Line> =
