@@ -17,6 +17,7 @@ pub mod brotli;
 pub mod charset;
 mod compress;
 pub mod dav;
+pub mod early_read;
 pub mod empty_gif;
 pub mod fastcgi;
 pub mod geo;

@@ -22,6 +22,8 @@ pub static MODULES: &[&Module] = &[
     // How files are opened.
     &crate::open_files::MODULE,
     &crate::aio::MODULE,
+    // Bodies that rewriting may look at.
+    &crate::early_read::MODULE,
     // Rewriting.
     &crate::rewrite::MODULE,
     // Limits and access.
