@@ -84,13 +84,14 @@ fn groups_balance_and_leave_out_who_is_not_there() {
             "upstream both { server 127.0.0.1:%%ONE%%; server 127.0.0.1:%%TWO%%; }
              upstream heavy { server 127.0.0.1:%%ONE%% weight=2; server 127.0.0.1:%%TWO%%; }
              upstream gone { server 127.0.0.1:%%GONE%%; server 127.0.0.1:%%TWO%%; }
+             upstream other { server 127.0.0.1:%%GONE%%; server 127.0.0.1:%%TWO%%; }
              log_format way '$upstream_addr $upstream_bytes_received $upstream_connect_time \
                              $upstream_first_byte_time $upstream_session_time';
              server { listen 127.0.0.1:%%PORT_0%%; proxy_pass both; }
              server { listen 127.0.0.1:%%PORT_1%%; proxy_pass heavy; }
              server { listen 127.0.0.1:%%PORT_2%%; proxy_pass gone;
                  access_log %%DIR%%/logs/access.log way; }
-             server { listen 127.0.0.1:%%PORT_3%%; proxy_pass gone; proxy_next_upstream off; }",
+             server { listen 127.0.0.1:%%PORT_3%%; proxy_pass other; proxy_next_upstream off; }",
         )
         .main("error_log %%DIR%%/error.log warn;")
         .with("ONE", one.port())
@@ -114,7 +115,7 @@ fn groups_balance_and_leave_out_who_is_not_there() {
     assert_eq!(fields.len(), 6, "two ways have two values each: {line}");
     server.wait_for_log("connect() failed");
     server.wait_for_log("upstream server temporarily disabled");
-    // The other workers' turn is over: the first server rests for this group.
+    // The first server of a group where nobody has failed yet, and no second try.
     assert_eq!(server.connect_to(3).read_to_end(), b"");
 }
 

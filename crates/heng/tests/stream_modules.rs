@@ -201,7 +201,8 @@ fn what_tls_clients_want_is_read_and_passed_on() {
              server { listen 127.0.0.1:%%PORT_0%%; preread_timeout 100ms;
                  preread_buffer_size 200; proxy_pass 127.0.0.1:%%BACKEND%%; }
              server { listen 127.0.0.1:%%PORT_1%%; ssl_preread off;
-                 proxy_pass 127.0.0.1:%%BACKEND%%; }",
+                 proxy_pass 127.0.0.1:%%BACKEND%%; }
+             server { listen 127.0.0.1:%%PORT_2%%; proxy_pass 127.0.0.1:%%BACKEND%%; }",
         )
         .main("error_log %%DIR%%/error.log info;")
         .with("BACKEND", backend.port()),
@@ -214,7 +215,7 @@ fn what_tls_clients_want_is_read_and_passed_on() {
     };
     assert_eq!(told(0, &first), format!("{} bytes", first.len()));
     server.wait_for_access("200 a.example TLSv1.2 h2,http/1.1");
-    let mut slow = server.connect();
+    let mut slow = server.connect_to(2);
     slow.send_pieces([&first[..10], &first[10..60]]);
     slow.send(&first[60..]);
     assert_eq!(slow.read_exactly(6).len(), 6);
