@@ -478,6 +478,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_used_goes() {
+        let folder = Folder::new("inactive");
+        let cache = OpenFiles::new(Limits { max: 8, inactive_ms: 0 });
+        let open = |name: &str| {
+            size(cache.open(&folder.path(name), Way::default(), policy(LONG, 1, true)))
+        };
+        for name in ["a", "b"] {
+            folder.replace(name, "1");
+            assert_eq!(open(name), Some(1));
+            let used = driver::now();
+            while driver::now() <= used {
+                std::hint::spin_loop();
+            }
+        }
+        // A third use finds that both were silent for longer than nothing.
+        assert_eq!(open("c"), None);
+        assert_eq!(cache.entries.borrow().by_path.len(), 1);
+        folder.replace("a", "22");
+        assert_eq!(open("a"), Some(2));
+    }
+
+    #[test]
     fn limits_are_read() {
         use config::Directive;
         static LINE: Directive<Option<Limits>> =
