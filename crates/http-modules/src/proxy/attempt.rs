@@ -566,7 +566,9 @@ impl Dialogue<'_> {
             Ok(()) if out.is_empty() => {}
             Ok(()) => self.block = Some(Block::copy_of(&out)),
             Err(Fault::TooBig) => self.fault = Some(self.too_big(x)),
-            Err(Fault::Unserved(_)) if self.reused && !self.taken => self.fault = Some(Cause::Stale),
+            Err(Fault::Unserved(_)) if self.reused && !self.taken => {
+                self.fault = Some(Cause::Stale)
+            }
             Err(Fault::Unserved(message)) => {
                 let doing = "while reading response header from upstream";
                 self.context.log(x, Level::Error, format_args!("{message} {doing}"));

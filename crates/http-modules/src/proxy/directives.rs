@@ -39,11 +39,14 @@ pub(super) static PROXY_METHOD: Directive<config::Template> =
 
 pub(super) static PROXY_HTTP_VERSION: Directive<HttpVersion> =
     Directive::new("proxy_http_version", HSL, |args| {
-        read::enumeration(args, &[
-            ("1.0", HttpVersion::Http10),
-            ("1.1", HttpVersion::Http11),
-            ("2", HttpVersion::Http2),
-        ])
+        read::enumeration(
+            args,
+            &[
+                ("1.0", HttpVersion::Http10),
+                ("1.1", HttpVersion::Http11),
+                ("2", HttpVersion::Http2),
+            ],
+        )
     })
     .default("1.1")
     .syntax("proxy_http_version 1.0 | 1.1 | 2;")

@@ -93,7 +93,13 @@ impl Gateway {
             }
         }
         let is_head = x.request.method == wire::http1::Method::Head;
-        Some(Head { bytes: Block::copy_of(&out), target: Span::EMPTY, is_head, upgrade: false, keeps_host: false })
+        Some(Head {
+            bytes: Block::copy_of(&out),
+            target: Span::EMPTY,
+            is_head,
+            upgrade: false,
+            keeps_host: false,
+        })
     }
 
     /// What makes HTTP of the answer.

@@ -357,8 +357,10 @@ fn write_fields(list: &HeaderList, out: &mut Vec<u8>) -> Result<(), Fault> {
         if name.starts_with(b":") {
             continue;
         }
-        let usual = |b: &u8| matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9')
-            || matches!(b, b'^' | b'_' | b'`' | b'a'..=b'z' | b'|' | b'~');
+        let usual = |b: &u8| {
+            matches!(b, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9')
+                || matches!(b, b'^' | b'_' | b'`' | b'a'..=b'z' | b'|' | b'~')
+        };
         let broken = |b: &u8| matches!(b, 0 | b'\r' | b'\n');
         if !name.iter().all(usual) || value.iter().any(broken) {
             let (name, value) = (Bytes(name), Bytes(value));

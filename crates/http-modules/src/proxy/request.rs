@@ -172,8 +172,8 @@ pub(super) fn head(
         }
     }
     framing_fields(plan, framing, &mut out);
-    let passes_te = plan.passes_trailers
-        && !plan.set.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"te"));
+    let passes_te =
+        plan.passes_trailers && !plan.set.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"te"));
     let te = x.request.headers.value(Known::Te).filter(|_| passes_te);
     if te.is_some_and(|te| token::has_token(x.text(te), "trailers")) {
         out.extend_from_slice(b"TE: trailers\r\n");

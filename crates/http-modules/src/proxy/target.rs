@@ -199,7 +199,13 @@ pub(crate) fn compile_address(
     let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
     let Some(address) = source.constant() else {
         let url = c.template(source);
-        return Ok(Target::Variable(Variable { url, is_address: true, default_port, groups, look_up }));
+        return Ok(Target::Variable(Variable {
+            url,
+            is_address: true,
+            default_port,
+            groups,
+            look_up,
+        }));
     };
     let text = String::from_utf8_lossy(address).into_owned();
     let parsed = upstream::Target::parse(&text)
@@ -248,11 +254,7 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
     }
 }
 
-fn resolve_variable(
-    x: &mut Exchange,
-    text: &str,
-    variable: &Variable,
-) -> Result<Place, String> {
+fn resolve_variable(x: &mut Exchange, text: &str, variable: &Variable) -> Result<Place, String> {
     let Variable { is_address, groups, default_port, .. } = variable;
     let is_address = *is_address;
     let text = match default_port {
