@@ -1,7 +1,7 @@
 //! The runtime API: what it shows, how it changes groups, who may; and the same counts for
 //! Prometheus.
 
-use testkit::{Backend, Config, Response, Server, until};
+use testkit::{Backend, Config, NameServer, Response, Server, until};
 
 /// A server with an API for writing at /api and a group `u` that requests go to.
 fn config(group: &str) -> Config {
@@ -335,4 +335,29 @@ fn groups_of_stream_are_changed_too() {
     check(&server, "PATCH", &format!("{servers}/0"), "{\"down\":true}", 200, &[]);
     assert_eq!(server.connect_to(1).get("/").text(), "two");
     check(&server, "GET", "/api/9/http/upstreams", "", 200, &["{}"]);
+}
+
+#[test]
+fn resolvers_are_counted() {
+    let names = NameServer::new();
+    names.set("a.test", "A", &["127.0.0.1"]);
+    let server = Server::start(
+        Config::server(
+            "resolver 127.0.0.1:%%DNS%% ipv6=off status_zone=dns;
+             location /api { api; }
+             location / { proxy_pass http://$arg_host:%%PORT_0%%/api; }",
+        )
+        .with("DNS", names.port()),
+    );
+    server.get("/?host=a.test").expect(200);
+    server.get("/?host=a.test").expect(200);
+    server.get("/?host=gone.test").expect(502);
+    check(
+        &server,
+        "GET",
+        "/api/9/resolvers",
+        "",
+        200,
+        &["\"dns\":{", "\"name\":3", "\"noerror\":2", "\"nxdomain\":1", "\"timedout\":0"],
+    );
 }

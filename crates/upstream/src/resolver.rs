@@ -4,14 +4,16 @@
 //! The DNS client itself is `net::resolver`. All who see the same `resolver` line share one, so
 //! that they share what it remembers.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, Span, read};
-use net::resolver::{Hosts, Settings};
+use net::resolver::{Event, Hosts, Observer, Settings, TIMED_OUT};
 use session::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER, STREAM_UPSTREAM, UPSTREAM};
+use session::counters;
 use session::log::{Level, Log, no_context};
 use system::socket::Address;
 
@@ -34,7 +36,7 @@ const PORT: u16 = 53;
 /// `resolver`.
 pub static RESOLVER: Directive<Servers> = Directive::new("resolver", PLACES, servers)
     .takes(Arity::AtLeast(1))
-    .syntax("resolver ADDRESS... [valid=TIME] [ipv4=on|off] [ipv6=on|off];")
+    .syntax("resolver ADDRESS... [valid=TIME] [ipv4=on|off] [ipv6=on|off] [status_zone=NAME];")
     .text(
         "The DNS servers that are asked for names which become known only while the program \
          runs: those in a `proxy_pass` with variables, and servers of a group marked `resolve`. \
@@ -43,7 +45,8 @@ pub static RESOLVER: Directive<Servers> = Directive::new("resolver", PLACES, ser
          is silent for five seconds is left for the next one. Give servers of a network that you \
          trust: who can forge their answers chooses where requests go.\n\n\
          - `valid=TIME`: for how long answers hold, instead of what they say themselves.\n\
-         - `ipv4=off`, `ipv6=off`: do not ask for addresses of that kind.",
+         - `ipv4=off`, `ipv6=off`: do not ask for addresses of that kind.\n\
+         - `status_zone=NAME`: count what is asked and answered, for `resolvers` of the `api`.",
     )
     .example("resolver 127.0.0.53 [::1]:5353 valid=30s ipv6=off;");
 
@@ -62,6 +65,7 @@ pub struct Servers {
     valid_ms: Option<u64>,
     ipv4: bool,
     ipv6: bool,
+    status_zone: Option<String>,
 }
 
 /// How names are looked up at one place of the configuration.
@@ -75,7 +79,13 @@ pub struct LookUp {
 
 /// The resolvers of a configuration, by the place of their lines.
 #[derive(Clone, Default)]
-pub struct Resolvers(Rc<RefCell<HashMap<Span, Rc<Resolver>>>>);
+pub struct Resolvers(Rc<RefCell<Known>>);
+
+#[derive(Default)]
+struct Known {
+    resolvers: HashMap<Span, Rc<Resolver>>,
+    status_zones: BTreeSet<String>,
+}
 
 /// Why a name has no addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,18 +116,56 @@ impl Resolvers {
         let Some((line, span)) = scope.find_spanned(&RESOLVER) else {
             return LookUp { resolver: None, timeout_ms };
         };
-        if let Some(resolver) = self.0.borrow().get(&span) {
+        if let Some(resolver) = self.0.borrow().resolvers.get(&span) {
             return LookUp { resolver: Some(resolver.clone()), timeout_ms };
         }
         let resolver = compile(scope, &line, span, names);
-        self.0.borrow_mut().insert(span, resolver.clone());
+        let mut known = self.0.borrow_mut();
+        known.status_zones.extend(line.status_zone.clone());
+        known.resolvers.insert(span, resolver.clone());
         LookUp { resolver: Some(resolver), timeout_ms }
     }
 
-    /// All of them, in no particular order.
-    pub fn all(&self) -> Vec<Rc<Resolver>> {
-        self.0.borrow().values().cloned().collect()
+    /// The names under which resolvers are counted, and their counts, in the order of [`EVENTS`].
+    pub fn counts(&self) -> Vec<(String, [u64; EVENTS.len()])> {
+        let known = self.0.borrow();
+        let count = |name: &String| {
+            let cells = counted(name);
+            let read = |at: usize| cells.map_or(0, |cells| cells[at].load(Ordering::Relaxed));
+            (name.clone(), std::array::from_fn(read))
+        };
+        known.status_zones.iter().map(count).collect()
     }
+}
+
+/// What is counted: whether it is a request or a response, and its name.
+pub static EVENTS: [(&str, &str); 11] = [
+    ("requests", "name"),
+    ("requests", "srv"),
+    ("requests", "addr"),
+    ("responses", "noerror"),
+    ("responses", "formerr"),
+    ("responses", "servfail"),
+    ("responses", "nxdomain"),
+    ("responses", "notimp"),
+    ("responses", "refused"),
+    ("responses", "timedout"),
+    ("responses", "unknown"),
+];
+
+/// The place of an event in [`EVENTS`].
+fn place(event: Event) -> usize {
+    match event {
+        Event::Asked(what) => what.min(2),
+        Event::Found => 3,
+        Event::Failed(code @ 1..=5) => 3 + usize::from(code),
+        Event::Failed(TIMED_OUT) => 9,
+        Event::Failed(_) => 10,
+    }
+}
+
+fn counted(name: &str) -> Option<&'static [AtomicU64; counters::COUNTS]> {
+    counters::named(&format!("resolver {name}"))
 }
 
 impl LookUp {
@@ -155,11 +203,20 @@ fn compile(scope: &Scope<'_>, line: &Servers, span: Span, names: &dyn Names) -> 
     let complaints = |message: fmt::Arguments<'_>| {
         Log::process().write(Level::Error, None, message, &no_context);
     };
-    Resolver::new(settings, Box::new(complaints))
+    let observer = line.status_zone.clone().map(|name| {
+        let counts = OnceCell::new();
+        Box::new(move |event| {
+            if let Some(counts) = *counts.get_or_init(|| counted(&name)) {
+                counts[place(event)].fetch_add(1, Ordering::Relaxed);
+            }
+        }) as Observer
+    });
+    Resolver::observed(settings, Box::new(complaints), observer)
 }
 
 fn servers(args: &Args<'_>) -> Result<Servers, Invalid> {
-    let mut found = Servers { servers: Vec::new(), valid_ms: None, ipv4: true, ipv6: true };
+    let mut found =
+        Servers { servers: Vec::new(), valid_ms: None, ipv4: true, ipv6: true, status_zone: None };
     for i in 0..args.len() {
         let text = args.str(i).into_owned();
         let refused = || Invalid::new(format!("invalid parameter: {text}")).at(i);
@@ -176,6 +233,8 @@ fn servers(args: &Args<'_>) -> Result<Servers, Invalid> {
             }
             Some(("ipv4", value)) => found.ipv4 = family(value)?,
             Some(("ipv6", value)) => found.ipv6 = family(value)?,
+            Some(("status_zone", "")) => return Err(refused()),
+            Some(("status_zone", name)) => found.status_zone = Some(name.to_owned()),
             _ => {
                 let target = match Target::parse(&text) {
                     Ok(Target { host: Host::Unix(_), .. }) => Err("invalid host"),

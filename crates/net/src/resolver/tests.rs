@@ -74,6 +74,7 @@ struct Reply {
     ttl: u32,
     v4: Vec<u8>,
     alias: Option<&'static [u8]>,
+    name: Option<&'static [u8]>,
     forged: bool,
 }
 
@@ -86,7 +87,8 @@ impl Reply {
         let mut out = question.to_vec();
         out[2] = 0x81;
         out[3] = 0x80 | self.code;
-        out[7] = (self.v4.len() + usize::from(self.alias.is_some())) as u8;
+        let others = [self.alias, self.name].into_iter().flatten().count();
+        out[7] = (self.v4.len() + others) as u8;
         if self.forged {
             out[0] ^= 1;
         }
@@ -99,6 +101,9 @@ impl Reply {
         self.v4.iter().for_each(|last| record(1, &[10, 0, 0, *last]));
         if let Some(alias) = self.alias {
             record(5, alias);
+        }
+        if let Some(name) = self.name {
+            record(12, name);
         }
         out
     }
@@ -169,6 +174,23 @@ fn aliases_are_followed_and_circles_end() {
         let (resolver, _) = resolver(&[&server], false);
         assert_eq!(text(resolver.host("a.b", 1000).await), "10.0.0.7");
         assert_eq!(text(resolver.host("p.q", 1000).await), "3: Host not found");
+        leave(vec![server]).await;
+    });
+}
+
+#[test]
+fn addresses_have_names() {
+    on_each(|| async {
+        let server = Server::new(|_, name, _| match name {
+            "4.0.0.10.in-addr.arpa" => {
+                Some(Reply { name: Some(b"\x04host\x01x\0"), ttl: 9, ..Reply::default() })
+            }
+            _ => Some(Reply { code: 3, ..Reply::default() }),
+        });
+        let (resolver, _) = resolver(&[&server], false);
+        let ask = |last| resolver.name_of(IpAddr::from([10, 0, 0, last]), 1000);
+        assert_eq!(ask(4).await.as_deref(), Ok("host.x"));
+        assert_eq!(ask(5).await.map_err(|failure| failure.code), Err(NOT_FOUND));
         leave(vec![server]).await;
     });
 }
