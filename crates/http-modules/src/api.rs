@@ -47,8 +47,9 @@ pub static API: Directive<bool> = Directive::new("api", &[LOCATION], read_api)
     .text(
         "Answers with the program's state as JSON, in the tree of NGINX Plus: below the location \
          follow the version, 1 to 9, and `nginx`, `processes`, `connections`, `http/requests`, \
-         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`, `resolvers`. `?fields=a,b` leaves only these fields. Groups are \
-         shown when they have a `zone`.\n\n\
+         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`, \
+         `resolvers`. `?fields=a,b` leaves only these fields. Groups are shown when they have a \
+         `zone`, resolvers when they have a `status_zone`.\n\n\
          With `write=on` the servers of such groups can be changed: `POST` to \
          `http/upstreams/NAME/servers` adds one, `PATCH` and `DELETE` on \
          `http/upstreams/NAME/servers/ID` change and remove it, and `DELETE` on \
