@@ -71,6 +71,7 @@ fn all_pass_the_check_as_they_stand() {
     let expected = [
         "balancing.conf",
         "databases.conf",
+        "programs.conf",
         "reverse-proxy.conf",
         "sign-in.conf",
         "static-site.conf",
@@ -101,6 +102,34 @@ fn reverse_proxy() {
     assert_eq!(server.get("/frail").expect(200).text(), "large: /frail for 127.0.0.1\n");
     let line = server.wait_for_line("run/access.log", "/frail");
     assert!(line.contains(" with 503, 200 in "), "{line}");
+}
+
+#[test]
+fn programs() {
+    let program = Backend::script(|conversation| {
+        let Ok(request) = conversation.read_some() else { return };
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let is_told = |what: &str| text.contains(what);
+        assert!(is_told("site/hello.php") && is_told("REQUEST_METHOD"), "{text}");
+        let body = match is_told("PATH_INFO/more") {
+            true => "Content-Type: text/html\n\nmore",
+            false => "Content-Type: text/html\n\nof a program",
+        };
+        // A record of the answer, its end, and the end of the request.
+        let mut answer = vec![1, 6, 0, 1, 0, body.len() as u8, 0, 0];
+        answer.extend_from_slice(body.as_bytes());
+        answer.extend_from_slice(&[1, 6, 0, 1, 0, 0, 0, 0, 1, 3, 0, 1, 0, 8, 0, 0]);
+        answer.extend_from_slice(&[0; 8]);
+        conversation.send(answer);
+    });
+    let server = start("programs.conf", &[&program]);
+    assert_eq!(server.get("/hello.php/more?a=b").expect(200).text(), "more");
+    let page = server.get("/parts.html").expect(200).text();
+    assert!(page.contains("asked for /parts.html.") && page.contains("of a program"), "{page}");
+    assert!(!page.contains("not there") && !page.contains("<!--#"), "{page}");
+    drop(program);
+    server.get("/hello.php").expect(502);
+    assert!(server.get("/parts.html").expect(200).text().contains("The program is not there."));
 }
 
 #[test]
