@@ -82,7 +82,11 @@ pub static FASTCGI_PASS: Directive<config::Template> =
             "Passes requests to the program at ADDRESS: a host with a port, `unix:PATH`, or the \
              name of a group. It may hold variables.",
         )
-        .example("location ~ \\.php$ { fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name; fastcgi_pass unix:/run/php.sock; }");
+        .example(
+            "location ~ \\.php$ {\n    \
+             fastcgi_param SCRIPT_FILENAME $document_root$fastcgi_script_name;\n    \
+             fastcgi_pass unix:/run/php.sock;\n}",
+        );
 
 /// `fastcgi_param`.
 pub static FASTCGI_PARAM: Directive<Line> =

@@ -39,7 +39,8 @@ pub static GEO: Directive<GeoLine> = Directive::new("geo", &[HTTP, STREAM], read
          rows: `default` has the value for all other addresses (empty without it); `delete` \
          takes a network or range out again; in http, `proxy` names clients whose \
          `X-Forwarded-For` is believed; with `proxy_recursive` the addresses in it that are such \
-         proxies themselves are skipped; with `volatile` the value is looked up anew at each use; `include FILE` \
+         proxies themselves are skipped; with `volatile` the value is looked up anew at \
+         each use; `include FILE` \
          reads rows from a file.",
     )
     .example("geo $region {\n    default world;\n    10.0.0.0/8 inside;\n    ::1 inside;\n}");

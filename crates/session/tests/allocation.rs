@@ -98,7 +98,8 @@ fn logging_allocates_nothing() {
     let files = LogFiles::new(&directory);
     let text = "log_format j escape=json '{\"r\":\"$request\",\"a\":\"$http_user_agent\"}'; \
         access_log a.log; access_log b.log j buffer=1k flush=1h if=$status; \
-        open_log_file_cache max=10; access_log $status.log j; access_log syslog:server=unix:/nonexistent/socket;";
+        open_log_file_cache max=10; access_log $status.log j; \
+        access_log syslog:server=unix:/nonexistent/socket;";
     let (logs, variables) = compiled(text, &files);
     let errors = Log::to_file(files.file(Path::new("e.log")), Level::Error);
     errors.set_process();

@@ -48,7 +48,8 @@ pub static ACCESS_LOG: Directive<AccessLogLine> = Directive::new(
      without one). In stream it is a line about each session, FORMAT must be given, and without \
      this directive nothing is written. Several lines at the same level of the configuration all \
      apply; lines of an inner block replace those of the outer one, and `off` at a level drops \
-     all of them. With buffer, lines are collected and written when SIZE is reached, when they are older than the \
+     all of them. With buffer, lines are collected and written when SIZE is reached, when they \
+     are older than the \
      time of flush, when logs are reopened and when a worker exits. With gzip, what is written \
      together is compressed at LEVEL (1 to 9, 1 without one), and the buffer has 64k unless it is \
      given. With if, the request is \

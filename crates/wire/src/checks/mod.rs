@@ -164,7 +164,8 @@ mod tests {
                 let mut dialogue = Dialogue::new(protocol, user.as_deref());
                 dialogue.begin(&[7; 64]);
                 for piece in &pieces {
-                    if matches!(dialogue.receive(piece), Progress::Failed(_) | Progress::Passed(_)) {
+                    let progress = dialogue.receive(piece);
+                    if matches!(progress, Progress::Failed(_) | Progress::Passed(_)) {
                         break;
                     }
                 }
