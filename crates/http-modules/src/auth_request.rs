@@ -2,6 +2,7 @@
 
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, read};
 use http::compile::Compiler;
+use http::journey::{log_subrequest, subrequest};
 use http::upstream_log::UpstreamLog;
 use http::{Exchange, Field, Guard, LocationBuilder, Module, Stage, Step, Verdict};
 use session::contexts::{HTTP, LOCATION, SERVER};
@@ -106,7 +107,7 @@ impl Guard for AuthRequest {
 impl AuthRequest {
     async fn ask(&self, x: &mut Exchange) -> Verdict {
         let child = x.subrequest(&self.uri, b"");
-        let mut child = http::journey::subrequest(child).await;
+        let mut child = subrequest(child).await;
         let mut rest = Unread::of(&mut child);
         let is_read = rest.drop_ready(&mut child).await;
         let mut values: Vec<(VariableId, Span)> = Vec::with_capacity(self.variables.len());
@@ -118,12 +119,18 @@ impl AuthRequest {
         }
         let challenges = challenges(&child);
         let (status, closed) = (child.response.status, child.sent.logged_status);
+        if is_read {
+            log_subrequest(&mut child);
+        }
         x.adopt(&mut child);
         if !is_read {
             // Its log lines need the text that was given away.
             child.arena = x.arena.duplicate();
             child.background = true;
-            net::spawn(async move { rest.drop_rest(&mut child).await });
+            net::spawn(async move {
+                rest.drop_rest(&mut child).await;
+                log_subrequest(&mut child);
+            });
         }
         for (id, value) in values {
             assign(x, id, value);

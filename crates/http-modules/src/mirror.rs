@@ -5,6 +5,7 @@
 
 use config::{AnyDirective, Arity, Context, Directive, Scope, read};
 use http::compile::Compiler;
+use http::journey::{log_subrequest, subrequest};
 use http::request_body::{BodyError, RequestBody};
 use http::{Exchange, Guard, LocationBuilder, Module, Stage, Step, Verdict};
 use session::contexts::{HTTP, LOCATION, SERVER};
@@ -116,8 +117,9 @@ impl Mirror {
                 copy.body = x.body.copy_stored().unwrap_or_else(RequestBody::absent);
             }
             net::spawn(async move {
-                let mut copy = http::journey::subrequest(copy).await;
+                let mut copy = subrequest(copy).await;
                 Unread::of(&mut copy).drop_rest(&mut copy).await;
+                log_subrequest(&mut copy);
             });
         }
     }

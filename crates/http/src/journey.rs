@@ -17,7 +17,7 @@ use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
 use crate::send::{SendEnd, send};
 use crate::site::{self, Site};
-pub use crate::subrequest::subrequest;
+pub use crate::subrequest::{log_subrequest, subrequest};
 use crate::tls;
 use session::counters::Counted;
 use session::log::Level;

@@ -7,8 +7,9 @@ use crate::module::Verdict;
 use session::log::Level;
 use std::future::Future;
 
-/// Runs a subrequest to its end; its response, with its body unread, is in the result. When the
-/// connection is to be closed without an answer, `sent.logged_status` says how that is logged.
+/// Runs a subrequest to its end; its response, with its body unread, is in the result, and
+/// [`log_subrequest`] is to be called when that is read or given up. When the connection is to be
+/// closed without an answer, `sent.logged_status` says how that is logged.
 pub async fn subrequest(mut child: Exchange) -> Exchange {
     if child.depth > crate::exchange::MAX_SUBREQUESTS {
         let uri = session::log::Bytes(child.text(child.request.uri));
@@ -23,8 +24,12 @@ pub async fn subrequest(mut child: Exchange) -> Exchange {
         // Without a word; a client that is gone was given its status already.
         child.response.status = *child.sent.logged_status.get_or_insert(444);
     }
-    log(&mut child);
     child
+}
+
+/// A subrequest is over: what there is to write about it is written.
+pub fn log_subrequest(child: &mut Exchange) {
+    log(child);
 }
 
 /// Takes a subrequest to an answer that is filtered and ready to be pulled; false when the
