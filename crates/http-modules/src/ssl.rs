@@ -97,7 +97,7 @@ static VARIABLES: &[Builtin<Exchange>] = &[
     Builtin::volatile(
         "ssl_session_id",
         session_id,
-        "The id of the session, in hexadecimal digits; it stays when the session is taken up again.",
+        "The session's id in hexadecimal digits; it stays when the session is taken up again.",
     ),
     Builtin::volatile(
         "ssl_session_reused",

@@ -5,8 +5,8 @@
 //! connection holds a descriptor, a slot of the driver and a timer, but no buffer: wait until a
 //! [`Stream`] is readable, then borrow a [`Block`] from the worker's pool.
 //!
-//! What is left out: protocols other than TLS, and anything that knows a configuration. The kernel's
-//! readiness interface is known to `system::driver` only.
+//! What is left out: protocols other than TLS, and anything that knows a configuration. The
+//! kernel's readiness interface is known to `system::driver` only.
 //!
 //! Read next: `stream.rs`, `buffer.rs`, `out.rs`.
 //!

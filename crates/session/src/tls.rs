@@ -89,10 +89,7 @@ fn fill(tls: &mut ServerTls, scope: &Scope<'_>, how: How<'_>) -> Result<(), Faul
             read.map_err(|reason| (reason, Some(span)))?
         }
     };
-    let cache = match scope.context() == HTTP || scope.context() == SERVER {
-        true => scope.get(&d::SSL_CERTIFICATE_CACHE),
-        false => None,
-    };
+    let cache = scope.get(&d::SSL_CERTIFICATE_CACHE);
     scope.find(&d::SSL_DHPARAM);
     let pairs = pairs(scope)?;
     let is_constant =

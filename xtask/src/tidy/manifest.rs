@@ -31,7 +31,12 @@ const DEVELOPMENT: &[&str] = &["testkit", "xtask"];
 const MOST_LOCKED: usize = 150;
 
 /// Crates of others that are locked in two versions, each with the reason.
-const TWICE: &[(&str, &str)] = &[];
+const TWICE: &[(&str, &str)] = &[
+    ("getrandom", "of optional features of aws-lc-rs and rcgen that are off: never built"),
+    ("syn", "of optional features of rcgen that are off: never built"),
+    ("untrusted", "of an optional feature of aws-lc-rs that is off: never built"),
+    ("windows-sys", "of other systems: never built"),
+];
 
 /// Judges every manifest and the lock file.
 pub(super) fn check(files: &[File], findings: &mut Vec<Finding>) {

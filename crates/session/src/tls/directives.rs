@@ -64,7 +64,7 @@ pub static SSL_CERTIFICATE: Directive<config::Template> =
 
 /// `ssl_certificate_cache`.
 pub static SSL_CERTIFICATE_CACHE: Directive<Option<CertificateCache>> =
-    Directive::new("ssl_certificate_cache", &[HTTP, SERVER], read_certificate_cache)
+    Directive::new("ssl_certificate_cache", PLACES, read_certificate_cache)
         .takes(Arity::Between(1, 3))
         .default("off")
         .syntax(

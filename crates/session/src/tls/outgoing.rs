@@ -183,8 +183,10 @@ pub struct Outgoing {
     verifies: bool,
     trust: Rc<Trust>,
     /// One for each peer and name, so that sessions go back to where they come from.
-    configs: RefCell<HashMap<(Box<str>, Box<str>), Arc<ClientConfig>>>,
+    configs: RefCell<HashMap<PeerAndName, Arc<ClientConfig>>>,
 }
+
+type PeerAndName = (Box<str>, Box<str>);
 
 /// Why a connection is not secure.
 #[derive(Debug)]
@@ -431,8 +433,7 @@ fn certificate(
     };
     let given = scope.find(&PROXY_SSL_CERTIFICATE);
     let key = scope.find(&PROXY_SSL_CERTIFICATE_KEY);
-    let by_command =
-        |pick: fn(&Command) -> Option<&String>| commands.iter().filter_map(pick).last();
+    let by_command = |pick: fn(&Command) -> Option<&String>| commands.iter().rev().find_map(pick);
     let replaced = by_command(|command| match command {
         Command::Certificate(file) => Some(file),
         _ => None,
