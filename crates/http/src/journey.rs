@@ -63,7 +63,6 @@ pub(crate) async fn request(connection: &Rc<Connection>) -> After {
         Ok(x) => x,
         Err((mut x, status)) => return refuse(&mut x, status).await,
     };
-    debug::request(&x);
     match answer(&mut x).await {
         Answered::Response => finish(&mut x).await,
         Answered::Close => {
@@ -376,6 +375,7 @@ pub(crate) enum Answered {
 
 /// Finds the answer: the journey proper.
 pub(crate) async fn answer(x: &mut Exchange) -> Answered {
+    debug::request(x);
     let verdict = enter(x).await;
     settle(x, verdict).await
 }
