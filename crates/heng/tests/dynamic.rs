@@ -273,3 +273,20 @@ fn nothing_stays_counted_over_many_reloads() {
     assert!(until(|| shown("\"active\":0")), "{}", server.get("/api/9/http/upstreams/u").text());
     assert!(shown("\"requests\":100"), "{}", server.get("/api/9/http/upstreams/u").text());
 }
+
+#[test]
+fn names_are_followed_on_when_the_keeper_was_killed() {
+    let (names, backend) = (NameServer::new(), Backend::named("here"));
+    let port = backend.port();
+    names.set("a.test", "A", &["127.0.0.2"]);
+    let group = "zone u 64k; server a.test:%%BACKEND%% resolve max_fails=0;";
+    let config = config(&names, port, group).main("error_log %%DIR%%/notices.log notice;");
+    let mut server = Server::start(config);
+    let line = server.wait_for_line("notices.log", "start keeper process ");
+    let keeper = line.rsplit(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+    assert!(until(|| server.get("/").header("X-Asked") == Some(&format!("127.0.0.2:{port}"))));
+    server.expect_alerts();
+    kill(keeper);
+    names.set("a.test", "A", &["127.0.0.1"]);
+    assert!(until(|| server.get("/").status == 200), "{}", server.shown_log());
+}
