@@ -56,6 +56,16 @@ impl Key {
         Key { hash: octets.iter().fold(0, mix), len: octets.len() as u32 }
     }
 
+    /// An address as IPVS hashes it: its words of four octets are folded together, and the port
+    /// is added.
+    pub fn folded(octets: &[u8], port: u16) -> Key {
+        let words = octets
+            .chunks(4)
+            .map(|part| part.iter().fold(0, |word: u32, octet| word << 8 | u32::from(*octet)));
+        let folded = words.fold(0, |folded, word| folded ^ word);
+        Key { hash: folded.wrapping_add(port.into()), len: octets.len() as u32 }
+    }
+
     /// Whether there is nothing to balance by.
     pub fn is_empty(self) -> bool {
         self.len == 0

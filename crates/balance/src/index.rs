@@ -52,6 +52,8 @@ pub(crate) enum Table {
     #[default]
     None,
     Sums(Sums),
+    /// For each slot its peer.
+    Lots(Box<[PeerIndex]>),
     Ring(hash::Ring),
     Maglev(maglev::Slots),
     Rendezvous(rendezvous::Seeds),

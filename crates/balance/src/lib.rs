@@ -138,6 +138,7 @@ pub mod random;
 pub mod rendezvous;
 pub mod round_robin;
 pub mod sed;
+pub mod sh;
 mod slow_start;
 mod state;
 mod times;

@@ -11,7 +11,7 @@ use crate::times::Timing;
 use crate::{PeerIndex, Tried};
 use crate::{
     fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, round_robin,
-    sed, wlc,
+    sed, sh, wlc,
 };
 
 /// One balancing algorithm, as data.
@@ -92,6 +92,8 @@ pub static METHODS: &[&Method] = &[
     &sed::METHOD,
     &sed::NQ,
     &first::METHOD,
+    &sh::METHOD,
+    &sh::DESTINATION,
 ];
 
 /// The algorithm that the configuration calls `name`.

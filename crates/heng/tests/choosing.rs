@@ -275,3 +275,25 @@ fn keys_do_not_start_slowly() {
     let expected = "balancing method does not support parameter \"slow_start\"";
     assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
 }
+
+#[test]
+fn addresses_decide_as_in_ipvs() {
+    let backends = named(3);
+    let location = "set_real_ip_from 127.0.0.1; real_ip_header X-Client; proxy_pass http://u;";
+    let server = start_with("sh;", location, &backends);
+    let asked = |address: &str| {
+        let fields = [("Host", "a"), ("X-Client", address)];
+        server.connect().request("GET", "/", &fields, b"").text()
+    };
+    // 192.0.2.1 has slot 50 (see crate balance), and 50 % 3 is 2.
+    assert_eq!(asked("192.0.2.1"), "c");
+    let spread: String = (1..40).map(|n| asked(&format!("192.0.2.{n}"))).collect();
+    assert!(["a", "b", "c"].iter().all(|name| spread.contains(name)), "{spread}");
+    // Clients whose port counts are spread, those who came to one address are not.
+    let by_port = start("sh port;", &backends);
+    let spread: String = (0..40).map(|_| by_port.get("/").text()).collect();
+    assert!(["a", "b", "c"].iter().all(|name| spread.contains(name)), "{spread}");
+    let by_destination = start("dh;", &backends);
+    let order: String = (0..6).map(|_| by_destination.get("/").text()).collect();
+    assert_eq!(order, order[..1].repeat(6));
+}

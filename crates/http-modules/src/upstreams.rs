@@ -9,7 +9,6 @@ use http::{Compiler, Exchange, Lifecycle, Module};
 use session::text::Span;
 use session::variables::Builtin;
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use upstream::resolver::Resolvers;
 use upstream::{Attempts, Group, Groups, Key, KeySource, PeerIndex, Surroundings, SystemNames};
@@ -74,12 +73,15 @@ pub(crate) fn begin(x: &mut Exchange, group: &Rc<Group>) -> Attempts {
     let mut attempts = group.begin();
     match &group.choice().key {
         KeySource::Nothing => {}
-        KeySource::Client => attempts.set_key(client_key(x)),
         KeySource::Text(_) => {
             if let Some(template) = group.key() {
                 let value = template.value(x);
                 attempts.set_key(Key::text(x.text(value)));
             }
+        }
+        addresses => {
+            let key = addresses.of_addresses(x.client_address(), || x.connection.local());
+            attempts.set_key(key);
         }
     }
     if let Some(sticky) = sticky::of(group) {
@@ -104,15 +106,6 @@ pub(crate) fn answered(x: &mut Exchange, attempts: &mut Attempts) {
     let group = attempts.group().clone();
     if let (Some(sticky), Some(peer)) = (sticky::of(&group), attempts.current()) {
         sticky.answered(x, attempts, peer);
-    }
-}
-
-/// The octets that nginx's `ip_hash` looks at; a client without an address has three zeroes.
-fn client_key(x: &Exchange) -> Key {
-    match x.client_address() {
-        Some(SocketAddr::V4(address)) => Key::client(&address.ip().octets()[..3]),
-        Some(SocketAddr::V6(address)) => Key::client(&address.ip().octets()),
-        None => Key::client(&[0; 3]),
     }
 }
 

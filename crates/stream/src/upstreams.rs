@@ -2,12 +2,12 @@
 //! (nginx: ngx_stream_upstream_module).
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use config::Scope;
 use session::text::Span;
 use session::variables::Builtin;
+use system::socket::Address;
 use upstream::resolver::Resolvers;
 use upstream::{Attempts, Group, Groups, Key, KeySource, Surroundings, SystemNames};
 
@@ -76,16 +76,18 @@ pub(crate) fn begin(s: &mut Session, group: &Rc<Group>) -> Attempts {
     let mut attempts = group.begin();
     match &group.choice().key {
         KeySource::Nothing => {}
-        KeySource::Client => attempts.set_key(match s.client_address() {
-            Some(SocketAddr::V4(address)) => Key::client(&address.ip().octets()[..3]),
-            Some(SocketAddr::V6(address)) => Key::client(&address.ip().octets()),
-            None => Key::client(&[0; 3]),
-        }),
         KeySource::Text(_) => {
             if let Some(template) = group.key() {
                 let value = template.value(s);
                 attempts.set_key(Key::text(s.text(value)));
             }
+        }
+        addresses => {
+            let local = || match s.local()? {
+                Address::Inet(address) => Some(*address),
+                Address::Unix(_) => None,
+            };
+            attempts.set_key(addresses.of_addresses(s.client_address(), local));
         }
     }
     attempts

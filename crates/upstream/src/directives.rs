@@ -27,6 +27,8 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::SED,
     &methods::NQ,
     &methods::FIRST,
+    &methods::SH,
+    &methods::DH,
     &methods::HASH_BALANCE_FACTOR,
     &methods::QUEUE,
     &guard::OUTLIER_DETECTION,

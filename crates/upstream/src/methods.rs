@@ -1,9 +1,11 @@
 //! The directives of an `upstream` block that choose the algorithm, as data.
 
+use std::net::{IpAddr, SocketAddr};
+
 use balance::outlier::Rules;
 use balance::{
-    Method, State, fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous,
-    sed, wlc,
+    Key, Method, State, fair, first, hash, ip_hash, least_conn, least_time, maglev, random,
+    rendezvous, sed, sh, wlc,
 };
 use config::{Args, Arity, Directive, Invalid, Repeat, Scope, Span, Template, read};
 use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
@@ -26,6 +28,8 @@ static METHODS: &[&Directive<Choice>] = &[
     &SED,
     &NQ,
     &FIRST,
+    &SH,
+    &DH,
 ];
 
 /// How a group chooses.
@@ -65,10 +69,47 @@ pub enum KeySource {
     /// Nothing of their own.
     #[default]
     Nothing,
-    /// The client's address.
+    /// The client's address, as nginx's `ip_hash` takes it.
     Client,
+    /// The client's address, as IPVS takes it, and its port if that is said.
+    Source {
+        /// The port counts too.
+        port: bool,
+    },
+    /// The address that the client came to, as IPVS takes it.
+    Destination,
     /// A text with variables.
     Text(Template),
+}
+
+impl KeySource {
+    /// The key, when it is made of addresses: `client` is the client's, `local` the one that it
+    /// came to. One that is unknown counts as zeroes.
+    pub fn of_addresses(
+        &self,
+        client: Option<SocketAddr>,
+        local: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Key {
+        match self {
+            KeySource::Nothing | KeySource::Text(_) => Key::default(),
+            KeySource::Client => match client {
+                Some(SocketAddr::V4(address)) => Key::client(&address.ip().octets()[..3]),
+                Some(SocketAddr::V6(address)) => Key::client(&address.ip().octets()),
+                None => Key::client(&[0; 3]),
+            },
+            KeySource::Source { port } => folded(client, *port),
+            KeySource::Destination => folded(local(), false),
+        }
+    }
+}
+
+fn folded(address: Option<SocketAddr>, with_port: bool) -> Key {
+    let port = address.filter(|_| with_port).map_or(0, |address| address.port());
+    match address.map(|address| address.ip()) {
+        Some(IpAddr::V4(ip)) => Key::folded(&ip.octets(), port),
+        Some(IpAddr::V6(ip)) => Key::folded(&ip.octets(), port),
+        None => Key::folded(&[0; 4], 0),
+    }
 }
 
 impl Choice {
@@ -250,6 +291,36 @@ pub static FIRST: Directive<Choice> = plain("first", |_| Ok(Choice::plain(&first
         "upstream backend {\n    first;\n    server 127.0.0.1:8081 max_conns=100;\n    \
          server 127.0.0.1:8082;\n}",
     );
+
+/// IPVS's `sh`.
+pub static SH: Directive<Choice> = Directive::new("sh", BLOCKS, |args| {
+    let port = args.len() == 1;
+    if port && args.word(0).bytes() != b"port" {
+        return Err(invalid_parameter(args, 0));
+    }
+    Ok(Choice { key: KeySource::Source { port }, ..Choice::plain(&sh::METHOD) })
+})
+.takes(Arity::Between(0, 1))
+.repeats(Repeat::Last)
+.syntax("sh [port];")
+.text(
+    "Source hashing: requests of one client address, or with `port` of one address and port, go \
+     to one server, by the table of 256 slots and the arithmetic of IPVS. While that server \
+     cannot be used its clients go where the next slots of the table lead.",
+)
+.example("upstream backend { sh; server 127.0.0.1:8081 weight=2; server 127.0.0.1:8082; }");
+
+/// IPVS's `dh`.
+pub static DH: Directive<Choice> = plain("dh", |_| {
+    Ok(Choice { key: KeySource::Destination, ..Choice::plain(&sh::DESTINATION) })
+})
+.syntax("dh;")
+.text(
+    "Destination hashing: the address that a client came to decides, by the table of 256 slots \
+     and the arithmetic of IPVS; weights do not count. For servers of many addresses, such as \
+     caches in front of them.",
+)
+.example("upstream backend { dh; server 127.0.0.1:8081; server 127.0.0.1:8082; }");
 
 /// A method without arguments, of which the last one in a block holds.
 const fn plain(
