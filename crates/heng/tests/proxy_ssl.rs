@@ -218,3 +218,21 @@ fn mistakes_are_told_in_nginxs_words() {
     check(&key, "key values mismatch");
     check("proxy_ssl_ciphers none;", "no cipher match");
 }
+
+#[test]
+fn backends_are_checked_over_tls_too() {
+    let own = Identity::own("b.example");
+    let config = Config::http(
+        "upstream u { zone u 256k; server 127.0.0.1:%%PORT_1%%; }
+         server { listen 127.0.0.1:%%PORT_1%% ssl; ssl_certificate %%DIR%%/b.crt;
+             ssl_certificate_key %%DIR%%/b.key; return 200; }
+         server { listen 127.0.0.1:%%PORT_0%%;
+             location / { proxy_pass https://u; proxy_ssl_verify on; proxy_ssl_name b.example;
+                 proxy_ssl_trusted_certificate %%DIR%%/b.crt;
+                 health_check mandatory interval=100ms; } }",
+    )
+    .file("b.crt", &own.certificate)
+    .file("b.key", &own.key);
+    let server = Server::start(config);
+    server.wait_until("the check has passed", || server.get("/").status == 200);
+}

@@ -5,6 +5,7 @@ use super::directives::{PROXY_CONNECT_TIMEOUT, PROXY_PASS, PROXY_READ_TIMEOUT, P
 use super::target::Target;
 use config::Scope;
 use http::{Compiler, Lifecycle, LocationBuilder, Module};
+use session::tls::Outgoing;
 use std::rc::Rc;
 use system::identity::identity;
 use upstream::health::{self, Check, HEALTH_CHECK, Patience, Place};
@@ -41,6 +42,12 @@ pub(super) fn attach(
         scope.error(span, "\"health_check\" requires a \"proxy_pass\" without variables");
         return;
     };
+    let secure = match fixed.secure {
+        true => Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source)),
+        false => None,
+    };
+    let host = String::from_utf8_lossy(&fixed.host);
+    let secure = secure.map(|outgoing| (outgoing, Box::from(&*host)));
     let place = Place {
         group: fixed.group.clone(),
         fields: &fields(scope, &fixed.host),
@@ -49,6 +56,7 @@ pub(super) fn attach(
             talk_ms: scope.get(&PROXY_READ_TIMEOUT),
         },
         log: log.clone(),
+        secure,
     };
     if let Some(check) = health::compile(scope, line, span, place) {
         c.follow(Rc::new(Follower(check)));

@@ -351,6 +351,26 @@ impl Outgoing {
         self.verify(stream, name)
     }
 
+    /// As [`Outgoing::secure`], outside of a conversation: for one that does not vary.
+    ///
+    /// # Errors
+    /// Why the connection must not be used.
+    pub async fn secure_alone(
+        &self,
+        stream: &Stream,
+        host: &str,
+        peer: &str,
+    ) -> Result<(), Insecure> {
+        let own = self.name.as_ref().and_then(Template::as_constant);
+        let name = own.map_or_else(|| host.into(), String::from_utf8_lossy);
+        let name = without_port(&name);
+        let key = (Box::from(peer), Box::from(name));
+        let config = self.kept_config(key, || self.client.clone())?;
+        let shaken = net::tls::connect(stream, config, net::tls::server_name(name)).await;
+        shaken.map_err(Insecure::Handshake)?;
+        self.verify(stream, name)
+    }
+
     fn verify(&self, stream: &Stream, name: &str) -> Result<(), Insecure> {
         if !self.verifies {
             return Ok(());
@@ -383,11 +403,20 @@ impl Outgoing {
             let certificate = certificates.into_iter().next();
             return Client { certificate, ..client() }.compile().map_err(Insecure::Ours);
         }
-        let mut configs = self.configs.borrow_mut();
         let key = match offered.is_empty() {
             true => (Box::from(peer), Box::from(name)),
             false => (Box::from(peer), format!("{name}\n{offered:?}").into()),
         };
+        self.kept_config(key, client)
+    }
+
+    /// The configuration that is kept for a peer and a name.
+    fn kept_config(
+        &self,
+        key: PeerAndName,
+        client: impl FnOnce() -> Client,
+    ) -> Result<Arc<ClientConfig>, Insecure> {
+        let mut configs = self.configs.borrow_mut();
         if let Some(config) = configs.get(&key) {
             return Ok(config.clone());
         }

@@ -63,6 +63,7 @@ pub(super) fn attach(
             talk_ms: scope.get(&HEALTH_CHECK_TIMEOUT),
         },
         log: builder.server.error_log.clone(),
+        secure: super::settings::ssl(c, scope).map(|outgoing| (outgoing, Box::from(group.name()))),
     };
     if let Some(check) = health::compile(scope, line, span, place) {
         c.follow(Rc::new(Follower(check)));

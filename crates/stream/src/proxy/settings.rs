@@ -96,7 +96,7 @@ impl Settings {
     }
 }
 
-fn ssl(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Option<Outgoing> {
+pub(super) fn ssl(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Option<Outgoing> {
     let protocols = scope.find(&d::PROXY_SSL_ALPN).unwrap_or_default();
     if !scope.get(&d::PROXY_SSL) {
         return None;

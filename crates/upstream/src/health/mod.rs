@@ -12,6 +12,7 @@ mod rules;
 use config::{Scope, Span};
 use session::contexts::LOCATION;
 use session::log::Log;
+use session::tls::Outgoing;
 use std::rc::Rc;
 
 pub use balance::Health;
@@ -35,11 +36,17 @@ pub struct Place<'a> {
     pub patience: Patience,
     /// Where changes are logged.
     pub log: Log,
+    /// How connections are secured, and the host that is wanted.
+    pub secure: Option<(Outgoing, Box<str>)>,
 }
 
 /// The check that `line` asks for at a level; faults go to its sink.
 pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> Option<Rc<Check>> {
-    let Place { group, fields, patience, log } = place;
+    let Place { group, fields, patience, log, secure } = place;
+    if secure.as_ref().is_some_and(|(outgoing, _)| outgoing.varies()) {
+        scope.error(span, "\"health_check\" requires \"proxy_ssl\" directives without variables");
+        return None;
+    }
     if !group.is_shared() {
         let name = group.name();
         scope.error(span, format!("\"health_check\" requires a \"zone\" in upstream \"{name}\""));
@@ -96,7 +103,7 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
             }
         },
     };
-    Some(Check::new(group, line, probe, patience, log))
+    Some(Check::new(group, line, probe, patience, log, secure))
 }
 
 /// The `match` block of that name, which stands on the level of the engine.

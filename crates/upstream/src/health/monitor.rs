@@ -7,6 +7,7 @@ use std::rc::Rc;
 use balance::PeerIndex;
 use net::{Address, Stream};
 use session::log::{Level, Log, no_context};
+use session::tls::Outgoing;
 
 use super::Health;
 use super::directives::Line;
@@ -20,6 +21,7 @@ pub struct Check {
     probe: Probe,
     patience: Patience,
     log: Log,
+    secure: Option<(Outgoing, Box<str>)>,
     /// The servers that have a task.
     watched: RefCell<HashSet<PeerIndex>>,
     ended: Cell<bool>,
@@ -44,9 +46,10 @@ impl Check {
         probe: Probe,
         patience: Patience,
         log: Log,
+        secure: Option<(Outgoing, Box<str>)>,
     ) -> Rc<Check> {
         let (watched, ended) = (RefCell::default(), Cell::new(false));
-        Rc::new(Check { group, line, probe, patience, log, watched, ended })
+        Rc::new(Check { group, line, probe, patience, log, secure, watched, ended })
     }
 
     /// The group.
@@ -130,7 +133,7 @@ impl Check {
         let kept = kept.filter(|(_, born)| young(*born));
         let born = kept.as_ref().map_or(now_ms, |(_, born)| *born);
         let stream = kept.map(|(stream, _)| stream);
-        let again = self.probe.look(&address, self.patience, stream).await?;
+        let again = self.probe.look(&address, self.patience, stream, self.secure.as_ref()).await?;
         record.kept = again.filter(|_| self.line.keepalive_ms > 0).map(|stream| (stream, born));
         Ok(())
     }

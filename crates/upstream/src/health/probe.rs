@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 
 use net::{Address, ConnectOptions, Datagrams, Stream};
+use session::tls::Outgoing;
 use system::datagram::Batch;
 use wire::checks::{Dialogue, Progress, Protocol};
 use wire::http1::{
@@ -64,6 +65,7 @@ impl Probe {
         address: &Address,
         patience: Patience,
         kept: Option<Stream>,
+        secure: Option<&(Outgoing, Box<str>)>,
     ) -> Result<Option<Stream>, Fault> {
         if let Probe::Udp { send, expect } = self {
             return packets(address, patience, send, expect.as_ref()).await.map(|()| None);
@@ -81,6 +83,17 @@ impl Probe {
             Some(Err(error)) => return Err(Fault::of("connecting", error.to_string())),
             None => return Err(Fault::of("connecting", "timed out")),
         };
+        if let Some((outgoing, host)) = secure {
+            let peer = address.to_string();
+            let shaking = outgoing.secure_alone(&stream, host, &peer);
+            match net::timeout(patience.connect_ms, shaking).await {
+                Some(Ok(())) => {}
+                Some(Err(insecure)) => {
+                    return Err(Fault::of("SSL handshaking", insecure.to_string()));
+                }
+                None => return Err(Fault::of("SSL handshaking", "timed out")),
+            }
+        }
         self.talk(stream, patience).await
     }
 
