@@ -226,6 +226,7 @@ fn read_moot(root: &Scope<'_>) {
 fn read_moot_events(events: &Scope<'_>) {
     events.find(&d::ACCEPT_MUTEX);
     events.find(&d::ACCEPT_MUTEX_DELAY);
+    events.find(&d::WORKER_AIO_REQUESTS);
 }
 
 /// Looks up the user of workers. Without `user` it is nobody, with nobody's group whatever its
@@ -320,7 +321,8 @@ mod tests {
             worker_shutdown_timeout 1s; working_directory /; user root; pid x; lock_file x;
             env A; timer_resolution 1s; pcre_jit on; error_log stderr;
             events { worker_connections 9; use poll; multi_accept on; accept_mutex on;
-                     accept_mutex_delay 1s; debug_connection 10.0.0.0/8; }";
+                     accept_mutex_delay 1s; debug_connection 10.0.0.0/8;
+                     worker_aio_requests 2; }";
         let files = MemoryFiles::new().with("/p/x.conf", text);
         let places = Places { prefix: "/p/".into(), configuration: "/p/x.conf".into() };
         let (tree, found) =

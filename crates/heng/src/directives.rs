@@ -38,6 +38,7 @@ pub static EVENTS_DIRECTIVES: &[&dyn AnyDirective] = &[
     &ACCEPT_MUTEX,
     &ACCEPT_MUTEX_DELAY,
     &DEBUG_CONNECTION,
+    &WORKER_AIO_REQUESTS,
 ];
 
 pub static DAEMON: Directive<bool> = Directive::new("daemon", &[MAIN], read::flag)
@@ -341,6 +342,14 @@ pub static MULTI_ACCEPT: Directive<bool> = Directive::new("multi_accept", &[EVEN
          looks at its other work.",
     )
     .example("multi_accept on;");
+
+pub static WORKER_AIO_REQUESTS: Directive<u64> =
+    Directive::new("worker_aio_requests", &[EVENTS], read::number)
+        .default("32")
+        .syntax("worker_aio_requests N;")
+        .text("How many reads of files a worker has the kernel do at a time.")
+        .moot("Workers read files themselves, see aio.")
+        .example("worker_aio_requests 128;");
 
 /// Whose connections are logged in every detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
