@@ -96,8 +96,8 @@ fn rules(listeners: &[Address], outgoing: bool) -> String {
         let protocol = if family == "ip" { "ipv4" } else { "ipv6" };
         let _ = write!(
             text,
-            "        # For listen {address}: all TCP that is only passing through. Say `tcp dport\n        \
-                 # {{ 80, 443 }}` in front of `fib` to take some ports only.\n        \
+            "        # For listen {address}: all TCP that is only passing through.\n        \
+                 # Put `tcp dport {{ 80, 443 }}` before `fib` to take some ports only.\n        \
                  meta nfproto {protocol} meta l4proto tcp fib daddr type != local \
                  tproxy {family} to {to} meta mark set {MARK:#x} accept\n"
         );
