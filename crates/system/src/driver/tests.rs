@@ -524,7 +524,13 @@ fn clocks_advance() {
 
 #[test]
 fn a_child_of_a_running_parent_starts_afresh() {
-    start(Settings::default()).unwrap();
+    for kind in [Kind::Epoll, Kind::IoUring] {
+        child_of_a_running_parent(Settings { kind, events: 8 });
+    }
+}
+
+fn child_of_a_running_parent(settings: Settings) {
+    start(settings).unwrap();
     let (client, server) = Pipe::pair();
     spawn(echo(server));
     // SAFETY: the child only uses this thread's driver and leaves by _exit.
@@ -532,7 +538,7 @@ fn a_child_of_a_running_parent_starts_afresh() {
     assert!(child >= 0);
     if child == 0 {
         let outcome = std::panic::catch_unwind(|| {
-            start(Settings::default()).unwrap();
+            start(settings).unwrap();
             assert_eq!(live_tasks(), 0);
             block_on(async {
                 let (client, server) = Pipe::pair();
