@@ -197,15 +197,137 @@ fn settings_of_calls() {
 
 #[test]
 fn fields_of_answers_to_calls() {
-    let back = "add_header X-Secret a; add_header X-Plain b; location / { return 404 gone; }";
-    let front = "grpc_pass u; grpc_hide_header X-Secret; grpc_pass_header Server;";
-    let server = pair(front, "location / { add_header X-Secret a; return 200 b; }");
+    let back = "location / { return 404 gone; }";
+    let front = "grpc_pass u; grpc_hide_header X-Secret; grpc_pass_header X-Accel-Expires;";
+    let server = pair(
+        front,
+        "location / { add_header X-Secret a; add_header X-Accel-Expires 0; return 200 b; }",
+    );
     let answer = server.get("/");
     assert_eq!((answer.status, answer.header("x-secret")), (200, None));
-    let front = "grpc_pass u; grpc_intercept_errors on; error_page 404 = /own;";
-    let server = pair(front, back);
-    assert_eq!(server.get("/").status, 404);
+    assert_eq!(answer.header("x-accel-expires"), Some("0"));
+    let front = "grpc_pass u; grpc_intercept_errors on; error_page 404 =200 @own;";
+    let server = pair(&format!("{front} }} location @own {{ return 200 own;"), back);
+    assert_eq!(server.get("/").text(), "own");
+    let front = "grpc_pass u; grpc_ignore_headers X-Accel-Redirect; } location /in { return 403;";
+    let server = pair(front, "location / { add_header X-Accel-Redirect /in; return 200 b; }");
+    assert_eq!(server.get("/").text(), "b");
     let front = "grpc_pass u; grpc_buffer_size 1k;";
     let long = format!("location / {{ add_header X-Long {}; return 200; }}", "x".repeat(2000));
     assert_eq!(pair(front, &long).get("/").status, 502);
+}
+
+/// A group of which the first server (always asked first) answers badly.
+#[test]
+fn calls_go_to_the_next_server() {
+    let start = |lines: &str, first: &str| {
+        Server::start(Config::http(&format!(
+            "error_log %%DIR%%/error.log info;
+             upstream g {{ server 127.0.0.1:%%PORT_1%% weight=100 max_fails=0;
+                           server 127.0.0.1:%%PORT_2%%; }}
+             server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ {lines} grpc_pass g; }} }}
+             server {{ listen 127.0.0.1:%%PORT_1%%; http2 on; {first} }}
+             server {{ listen 127.0.0.1:%%PORT_2%%; http2 on;
+                       location / {{ return 200 second; }} }}"
+        )))
+    };
+    let bad = "location / { return 500; }";
+    assert_eq!(start("", bad).get("/").status, 500);
+    assert_eq!(start("grpc_next_upstream http_500;", bad).get("/").text(), "second");
+    let tries = "grpc_next_upstream http_500; grpc_next_upstream_tries 1;";
+    assert_eq!(start(tries, bad).get("/").status, 500);
+}
+
+#[test]
+fn a_silent_server_is_followed_by_another_in_time_only() {
+    let start = |lines: &str, silent: u16| {
+        Server::start(
+            Config::http(&format!(
+                "upstream g {{ server 127.0.0.1:%%SILENT%% weight=100 max_fails=0;
+                               server 127.0.0.1:%%PORT_1%%; }}
+                 server {{ listen 127.0.0.1:%%PORT_0%%;
+                           location / {{ grpc_read_timeout 150ms; {lines} grpc_pass g; }} }}
+                 server {{ listen 127.0.0.1:%%PORT_1%%; http2 on;
+                           location / {{ return 200 second; }} }}"
+            ))
+            .with("SILENT", silent),
+        )
+    };
+    let silent = Backend::script(|talk| {
+        let _ = talk.read_to_end();
+    });
+    assert_eq!(start("", silent.port()).get("/").text(), "second");
+    let late = "grpc_next_upstream_timeout 50ms;";
+    assert_eq!(start(late, silent.port()).get("/").status, 504);
+}
+
+#[test]
+fn calls_come_from_where_they_are_told_to() {
+    let server =
+        pair("grpc_pass u; grpc_bind 127.0.0.3;", "location / { return 200 $remote_addr; }");
+    assert_eq!(server.get("/").text(), "127.0.0.3");
+}
+
+#[test]
+fn a_server_that_does_not_accept_is_given_up() {
+    let backend = Backend::unreachable();
+    let server = Server::start(
+        Config::server(
+            "location / { grpc_connect_timeout 50ms; grpc_pass 127.0.0.1:%%BACKEND%%; }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    assert_eq!(server.get("/").status, 504);
+}
+
+/// Windows are open, but the server reads nothing.
+#[test]
+fn a_server_that_takes_nothing_is_given_up() {
+    let gate = testkit::Gate::new();
+    let waiting = gate.clone();
+    let backend = Backend::script(move |talk| {
+        let mut server = Bare::accept(talk);
+        server.send(Frame::new(kind::SETTINGS, 0, 0, [0, 4, 127, 255, 255, 255]));
+        server.send(Frame::new(kind::WINDOW_UPDATE, 0, 0, [127, 0, 0, 0]));
+        waiting.pass();
+    });
+    let server = Server::start(
+        Config::server(
+            "client_max_body_size 0; location / {
+                 grpc_send_timeout 50ms; grpc_pass 127.0.0.1:%%BACKEND%%; }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30000000\r\n\r\n");
+    let _ = client.try_send(vec![b'x'; 30_000_000]);
+    assert_eq!(client.read_response().status, 504);
+    gate.open();
+}
+
+#[test]
+fn sockets_to_servers_are_as_told() {
+    let gate = testkit::Gate::new();
+    let waiting = gate.clone();
+    let backend = Backend::script(move |talk| {
+        let mut server = Bare::accept(talk);
+        server.head();
+        waiting.pass();
+    });
+    let server = Server::start(
+        Config::server(
+            "location / { grpc_socket_rcvbuf 20k; grpc_socket_sndbuf 30k;
+                          grpc_socket_keepalive on; grpc_pass 127.0.0.1:%%BACKEND%%; }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    gate.wait_arrived(1);
+    let options = server.options_towards(backend.port());
+    let options = options.first().expect("a connection to the server");
+    assert!(options.keepalive);
+    // The kernel keeps twice of what was asked for.
+    assert_eq!((options.receive_buffer, options.send_buffer), (2 * 20 * 1024, 2 * 30 * 1024));
+    gate.open();
 }

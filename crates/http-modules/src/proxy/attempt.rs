@@ -1,6 +1,6 @@
 //! Asking one peer: connect, send the request, read the head of the answer.
 
-use super::http2::Conversation;
+use super::http2::{self, Frames};
 use super::pass::Call;
 use super::request::{BodyFraming, Head};
 use super::settings::{Settings, Speech};
@@ -158,7 +158,7 @@ pub(super) async fn attempt(
     }
     let mut lease = lease;
     let conversation = match settings.speech.is_http2() {
-        true => Some(begin_frames(settings, call, &mut lease, &head)?),
+        true => Some(http2::begin(settings, call, &mut lease, &head)?),
         false => None,
     };
     call.sent = true;
@@ -174,30 +174,6 @@ pub(super) async fn attempt(
     }
     return_fields(std::mem::take(&mut dialogue.fields));
     answer
-}
-
-/// A conversation in frames: the connection's own, or its first.
-type Frames = Rc<RefCell<Conversation>>;
-
-/// Begins the request on a connection that speaks HTTP/2.
-fn begin_frames(
-    settings: &Settings,
-    call: &Call,
-    lease: &mut Lease,
-    head: &Head,
-) -> Result<Frames, Cause> {
-    let kept = lease.attached().and_then(|state| state.downcast::<RefCell<Conversation>>().ok());
-    let frames = kept.unwrap_or_else(|| {
-        let longest = settings.buffers.head;
-        let fresh: Frames = Rc::new(RefCell::new(Conversation::new(longest)));
-        lease.attach(fresh.clone());
-        fresh
-    });
-    let is_bare = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
-    let secure = call.resolved.secure;
-    let begun = frames.borrow_mut().begin(head, is_bare, secure);
-    // A connection that takes no more is as good as closed.
-    if begun { Ok(frames) } else { Err(Cause::Stale) }
 }
 
 impl<'a> Dialogue<'a> {

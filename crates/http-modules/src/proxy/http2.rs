@@ -6,10 +6,17 @@
 //! of its protocol goes with it ([`upstream::Lease::attach`]). Answers are not held back by
 //! windows but by not reading.
 
+use super::attempt::Cause;
+use super::pass::Call;
 use super::request::Head;
+use super::settings::Settings;
 use super::translate::Fault;
+use http::request_body::Stored;
 use net::{Block, Data, OutQueue};
 use session::log::Bytes;
+use std::cell::RefCell;
+use std::rc::Rc;
+use upstream::Lease;
 use wire::http1::{Known, status};
 use wire::http2::frame::WINDOW_MAX;
 use wire::http2::hpack::{self, Limits};
@@ -46,6 +53,30 @@ enum Stage {
     /// No body is expected.
     Bodiless,
     Over,
+}
+
+/// A conversation in frames: the connection's own, or its first.
+pub(super) type Frames = Rc<RefCell<Conversation>>;
+
+/// Begins the request on a connection that speaks HTTP/2.
+pub(super) fn begin(
+    settings: &Settings,
+    call: &Call,
+    lease: &mut Lease,
+    head: &Head,
+) -> Result<Frames, Cause> {
+    let kept = lease.attached().and_then(|state| state.downcast::<RefCell<Conversation>>().ok());
+    let frames = kept.unwrap_or_else(|| {
+        let longest = settings.buffers.head;
+        let fresh: Frames = Rc::new(RefCell::new(Conversation::new(longest)));
+        lease.attach(fresh.clone());
+        fresh
+    });
+    let is_bare = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
+    let secure = call.resolved.secure;
+    let begun = frames.borrow_mut().begin(head, is_bare, secure);
+    // A connection that takes no more is as good as closed.
+    if begun { Ok(frames) } else { Err(Cause::Stale) }
 }
 
 impl Conversation {

@@ -151,28 +151,11 @@ impl Settings {
         speech: Speech,
     ) -> Settings {
         let ignored = scope.find(family.ignore_headers).unwrap_or(0);
-        let mut connecting =
-            Connecting { timeout_ms: scope.get(family.connect_timeout), ..Connecting::default() };
-        // Locations are told apart by the place of their block in the configuration.
-        let span = scope.span();
-        connecting.owner = (span.file.0 as usize) << 32 | span.start as usize;
-        let size = |directive| scope.find(directive).and_then(|size| u32::try_from(size).ok());
-        connecting.options.receive_buffer = size(family.socket_rcvbuf).filter(|size| *size > 0);
-        connecting.options.send_buffer = size(family.socket_sndbuf).filter(|size| *size > 0);
-        if scope.get(family.socket_keepalive) {
-            connecting.options.keepalive =
-                Keepalive::On { idle_s: None, interval_s: None, count: None };
-        }
+        let mut connecting = connecting(scope, family, &target, &speech);
         let secure = match target.may_be_secure() && matches!(speech, Speech::Http(_)) {
             true => Outgoing::compile(scope, alpn(&speech), &mut |source| c.template(source)),
             false => None,
         };
-        if matches!(&target, Target::Fixed(fixed) if fixed.secure) {
-            connecting.owner ^= kind(&connecting.owner.to_ne_bytes());
-        }
-        if speech.is_http2() {
-            connecting.owner ^= kind(b"h2");
-        }
         let bind = scope.find(family.bind).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {
@@ -271,6 +254,29 @@ impl Settings {
             Speech::Other(gateway) => gateway.has_records(),
         }
     }
+}
+
+/// How connections are made, but for where they come from.
+fn connecting(scope: &Scope<'_>, family: &Family, target: &Target, speech: &Speech) -> Connecting {
+    let mut connecting =
+        Connecting { timeout_ms: scope.get(family.connect_timeout), ..Connecting::default() };
+    // Locations are told apart by the place of their block in the configuration.
+    let span = scope.span();
+    connecting.owner = (span.file.0 as usize) << 32 | span.start as usize;
+    let size = |directive| scope.find(directive).and_then(|size| u32::try_from(size).ok());
+    connecting.options.receive_buffer = size(family.socket_rcvbuf).filter(|size| *size > 0);
+    connecting.options.send_buffer = size(family.socket_sndbuf).filter(|size| *size > 0);
+    if scope.get(family.socket_keepalive) {
+        connecting.options.keepalive =
+            Keepalive::On { idle_s: None, interval_s: None, count: None };
+    }
+    if matches!(target, Target::Fixed(fixed) if fixed.secure) {
+        connecting.owner ^= kind(&connecting.owner.to_ne_bytes());
+    }
+    if speech.is_http2() {
+        connecting.owner ^= kind(b"h2");
+    }
+    connecting
 }
 
 impl Speech {

@@ -435,6 +435,7 @@ pub fn encode_status(out: &mut Vec<u8>, status: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection;
     use proptest::prelude::*;
 
     const LIMITS: Limits = Limits { field: 8192, list: 32768, count: 1000 };
@@ -537,7 +538,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
-            fields in proptest::collection::vec(("[a-z-]{1,80}", ".{0,40}"), 0..20),
+            fields in collection::vec(("[a-z-]{1,80}", ".{0,40}"), 0..20),
             cut in any::<prop::sample::Index>(),
         ) {
             let mut block = Vec::new();
@@ -556,7 +557,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            blocks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..8)
+            blocks in collection::vec(collection::vec(any::<u8>(), 0..300), 1..8)
         ) {
             let mut decoder = Decoder::default();
             for block in blocks {

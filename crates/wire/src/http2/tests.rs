@@ -88,14 +88,16 @@ fn a_request_and_its_answer() {
     }
 }
 
-/// RFC 9113 sections 4 to 6: what ends a connection, and with which code.
-#[test]
-fn broken_rules_end_the_connection() {
+/// A name, frames, and how they end the connection.
+type Row = (&'static str, Vec<Vec<u8>>, Code);
+
+/// RFC 9113 section 6.1, 6.2, 6.4 and 6.9.
+fn broken_frames_of_streams() -> Vec<Row> {
     use Code as C;
     use Kind as K;
     let head = |id, flags| frame_of(K::Headers, flags, id, &request());
     let padded = |length: u8| [&[length][..], &request()].concat();
-    let rows: Vec<(&str, Vec<Vec<u8>>, Code)> = vec![
+    vec![
         ("DATA on 0", vec![frame_of(K::Data, 0, 0, b"x")], C::Protocol),
         ("DATA on an idle stream", vec![frame_of(K::Data, 0, 1, b"x")], C::Protocol),
         ("RST_STREAM on an idle stream", vec![frame_of(K::Reset, 0, 1, &[0; 4])], C::Protocol),
@@ -131,6 +133,15 @@ fn broken_rules_end_the_connection() {
             )],
             C::Protocol,
         ),
+    ]
+}
+
+/// RFC 9113 section 6.3 to 6.10.
+fn broken_frames_of_connections() -> Vec<Row> {
+    use Code as C;
+    use Kind as K;
+    let head = |id, flags| frame_of(K::Headers, flags, id, &request());
+    vec![
         ("CONTINUATION of nothing", vec![frame_of(K::Continuation, 4, 1, &[])], C::Protocol),
         ("frame within a block", vec![head(1, 0), frame_of(K::Ping, 0, 0, &[0; 8])], C::Protocol),
         (
@@ -157,7 +168,13 @@ fn broken_rules_end_the_connection() {
         ("push setting", vec![frame_of(K::Settings, 0, 0, &[0, 2, 0, 0, 0, 2])], C::Protocol),
         ("short GOAWAY", vec![frame_of(K::GoAway, 0, 0, &[0; 7])], C::FrameSize),
         ("bad index", vec![frame_of(K::Headers, ALL, 1, &[0xff, 0x7f])], C::Compression),
-    ];
+    ]
+}
+
+/// RFC 9113 sections 4 to 6: what ends a connection, and with which code.
+#[test]
+fn broken_rules_end_the_connection() {
+    let rows = broken_frames_of_streams().into_iter().chain(broken_frames_of_connections());
     for (name, frames, code) in rows {
         for size in [1, 9, 100_000] {
             let (_, fault) = feed(&mut server(), &after_preface(&frames), size);
