@@ -70,7 +70,7 @@ fn how_many_peers_are_asked_and_for_how_long() {
             "upstream slow { server 127.0.0.1:%%SILENT%%; server 127.0.0.1:%%GOOD%% backup; }
              upstream lost { server 127.0.0.1:%%CLOSING%%; server 127.0.0.1:%%GOOD%% backup; }
              server { listen 127.0.0.1:%%PORT_0%%; set $memcached_key k;
-                 FAMILY_read_timeout 200ms;
+                 FAMILY_read_timeout 500ms;
                  location /slow { FAMILY_pass slow; }
                  location /late { FAMILY_next_upstream_timeout 50ms; FAMILY_pass slow; }
                  location /lost { FAMILY_pass lost; }

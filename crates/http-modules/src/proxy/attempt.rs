@@ -5,6 +5,7 @@ use super::pass::Call;
 use super::request::{BodyFraming, Head};
 use super::settings::{Settings, Speech};
 use super::translate::{Fault, Translator};
+use super::wrapping::{Wrapping, push_chunk, push_records};
 use http::Exchange;
 use http::headers::Headers;
 use http::request_body::{BodyError, Stored};
@@ -427,36 +428,6 @@ fn hints(settings: &Settings, x: &mut Exchange, head: &[u8], fields: &[Field], a
     headers.retain(|field| !settings.hide.hides(field.known, field.name(arena)));
     let fields: Vec<http::Field> = headers.iter().copied().collect();
     x.send_early_hints(&fields);
-}
-
-/// What stands around the pieces of a request's body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wrapping {
-    None,
-    /// Chunks of HTTP.
-    Chunks,
-    /// Records of FastCGI.
-    Records,
-    /// Frames of HTTP/2.
-    Frames,
-}
-
-/// Queues a piece as records of FastCGI.
-fn push_records(out: &mut OutQueue, mut data: Data) {
-    while !data.is_empty() {
-        let length = data.len().min(fastcgi::MOST as u64);
-        let piece = data.split_to(length);
-        out.push(Data::from(fastcgi::body_header(length as u16).to_vec()));
-        out.push(piece);
-    }
-}
-
-/// Queues pieces as one chunk (RFC 9112 section 7.1).
-fn push_chunk(out: &mut OutQueue, pieces: impl IntoIterator<Item = Chunk> + Clone) {
-    let size: usize = pieces.clone().into_iter().map(|piece| piece.len()).sum();
-    out.push(Data::from(format!("{size:x}\r\n").into_bytes()));
-    pieces.into_iter().for_each(|piece| out.push(piece));
-    out.push(Data::from(&b"\r\n"[..]));
 }
 
 /// What a deadline is for.

@@ -22,6 +22,7 @@ mod settings;
 mod store;
 mod target;
 mod translate;
+mod wrapping;
 
 use config::Scope;
 use http::location::Matching;
