@@ -69,11 +69,12 @@ fn as_user(user: &str, program: &Path) -> Command {
     command
 }
 
-/// A server that passes its first port on to a backend, behind one that is not there.
+/// A server that passes its first port on to a backend, behind one that is not there. Asked while
+/// the backend starts, no worker counts that against it.
 fn balancer(port: u16) -> Server {
     Server::start(
         Config::stream(
-            "upstream u { server 127.0.0.1:%%GONE%%; server 127.0.0.1:%%BACKEND%%; }
+            "upstream u { server 127.0.0.1:%%GONE%%; server 127.0.0.1:%%BACKEND%% max_fails=0; }
              server { listen 127.0.0.1:%%PORT_0%%; proxy_pass u; }",
         )
         .main("worker_processes 2; error_log %%DIR%%/error.log crit;")
@@ -141,8 +142,18 @@ fn postgresql_under_load_past_a_killed_worker() {
     };
     wait_for("PostgreSQL answers", || pgbench(&["-i", "-q", "-s", "1"]).status.success());
     let load = ["-S", "-c", "8", "-j", "2", "-T", "2"];
+    let prefix = format!("--log-prefix={}", server.path("bench").display());
+    let logged = [&load[..], &["-l", &prefix]].concat();
     let during = thread::scope(|scope| {
-        let bench = scope.spawn(|| pgbench(&load));
+        let bench = scope.spawn(|| pgbench(&logged));
+        // The first connection, for setting up, is one that it does not go on without.
+        server.wait_until("transactions are done", || {
+            let files = std::fs::read_dir(server.path("")).expect("the server's folder");
+            files.filter_map(Result::ok).any(|file| {
+                file.file_name().to_string_lossy().starts_with("bench.")
+                    && file.metadata().is_ok_and(|data| data.len() > 0)
+            })
+        });
         let worker = server.workers()[0];
         kill(worker);
         server.wait_until("another worker", || {
@@ -153,7 +164,9 @@ fn postgresql_under_load_past_a_killed_worker() {
     });
     // Clients of that worker lose their sessions; those of the other one do not.
     let said = String::from_utf8_lossy(&during.stdout).into_owned();
-    assert!(said.contains("number of transactions actually processed"), "{said}");
+    let complaints = String::from_utf8_lossy(&during.stderr);
+    let summary = "number of transactions actually processed";
+    assert!(said.contains(summary), "{said}{complaints}");
     let after = pgbench(&load);
     let said = String::from_utf8_lossy(&after.stdout).into_owned();
     assert!(after.status.success() && said.contains("failed transactions: 0 "), "{said}");

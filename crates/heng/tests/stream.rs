@@ -60,7 +60,7 @@ fn bytes_go_both_ways_and_the_end_too() {
 
 #[test]
 fn large_transfers_arrive_whole_to_slow_clients_too() {
-    let body: Vec<u8> = (0..12_000_000_u32).map(|i| (i * 31 >> 8) as u8).collect();
+    let body: Vec<u8> = (0..12_000_000_u32).map(|i| ((i * 31) >> 8) as u8).collect();
     let sent = body.clone();
     let backend = Backend::script(move |conversation| {
         conversation.send(&sent);

@@ -95,7 +95,7 @@ fn backends_are_spoken_to_in_tls_and_judged() {
 
 #[test]
 fn large_transfers_go_through_tls_whole() {
-    let body: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 31 >> 8) as u8).collect();
+    let body: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 31) >> 8) as u8).collect();
     let sent = body.clone();
     let backend = testkit::Backend::script(move |conversation| {
         conversation.send(&sent);
