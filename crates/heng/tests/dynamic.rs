@@ -88,7 +88,7 @@ fn services_bring_ports_and_backups() {
     names.set(
         "_web._tcp.s.test",
         "SRV",
-        &[&format!("1 5 9 a.test"), &format!("2 5 {other} a.test")],
+        &["1 5 9 a.test", &format!("2 5 {other} a.test")],
     );
     let text = || server.get("/").text().to_string();
     assert!(until(|| text() == "second"), "{}{}", text(), server.shown_log());

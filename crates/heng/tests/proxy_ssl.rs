@@ -99,7 +99,8 @@ fn connections_are_kept_apart_by_name() {
     let own = Identity::own("b");
     let config = Config::http(&format!(
         "{group} server {{ listen 127.0.0.1:%%PORT_1%% ssl; ssl_certificate %%DIR%%/b.crt;
-             ssl_certificate_key %%DIR%%/b.key; return 200 '$ssl_server_name $connection_requests'; }}
+             ssl_certificate_key %%DIR%%/b.key;
+             return 200 '$ssl_server_name $connection_requests'; }}
          server {{ listen 127.0.0.1:%%PORT_0%%; {proxy} proxy_http_version 1.1;
              proxy_set_header Connection ''; location / {{ proxy_pass https://u; }} }}"
     ))

@@ -185,7 +185,7 @@ fn parameter(line: &mut Line, word: &str) -> Option<()> {
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
     let time = || read::parse_time_ms(value.as_bytes());
     let count = || value.parse::<u32>().ok().filter(|n| *n > 0);
-    let text = || Some(Box::from(value)).filter(|text: &Box<str>| !text.is_empty());
+    let text = || (!value.is_empty()).then(|| Box::<str>::from(value));
     match key {
         "interval" => line.interval_ms = time().filter(|ms| *ms > 0)?,
         "jitter" => line.jitter_ms = time()?,
