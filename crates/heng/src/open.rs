@@ -8,9 +8,9 @@ use std::rc::Rc;
 
 use config::DiskFiles;
 use net::Seats;
-use session::{log, log_errno};
 use session::log::{Level, Log, no_context};
 use session::zones::Zones;
+use session::{log, log_errno};
 use system::identity::identity;
 use system::process::{self, Resource};
 

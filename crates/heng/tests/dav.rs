@@ -139,8 +139,10 @@ fn files_and_folders_are_copied_and_moved() {
 
 #[test]
 fn destinations_are_judged() {
-    let server = serving(&format!("{ALL} location /i/ {{ alias %%DIR%%/html/; }}
-         location /j {{ alias %%DIR%%/html/; }}"));
+    let server = serving(&format!(
+        "{ALL} location /i/ {{ alias %%DIR%%/html/; }}
+         location /j {{ alias %%DIR%%/html/; }}"
+    ));
     check(&server, "COPY", "/a", &[], 400);
     for place in ["", "x", "ftp://a/x", "http://b/x", "http://a", "/../x", "/%2e%2e/x", "/x/.."] {
         check(&server, "COPY", "/a", &[("Destination", place)], 400);

@@ -85,11 +85,7 @@ fn services_bring_ports_and_backups() {
     server.wait_for_log(
         "gone.test could not be resolved (3: Host not found) while resolving service web of s.test",
     );
-    names.set(
-        "_web._tcp.s.test",
-        "SRV",
-        &["1 5 9 a.test", &format!("2 5 {other} a.test")],
-    );
+    names.set("_web._tcp.s.test", "SRV", &["1 5 9 a.test", &format!("2 5 {other} a.test")]);
     let text = || server.get("/").text().to_string();
     assert!(until(|| text() == "second"), "{}{}", text(), server.shown_log());
     names.fail("_web._tcp.s.test", 2);

@@ -208,9 +208,7 @@ fn verdict(check: &str, http: &str, backend: &Backend) -> bool {
              proxy_read_timeout 200ms; health_check interval=30ms mandatory {check}; }} }}"
     );
     let server = Server::start(
-        Config::http(&text)
-            .main("error_log %%DIR%%/error.log notice;")
-            .with("A", backend.port()),
+        Config::http(&text).main("error_log %%DIR%%/error.log notice;").with("A", backend.port()),
     );
     let mut well = false;
     server.wait_until("a verdict", || {

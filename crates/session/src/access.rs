@@ -29,8 +29,10 @@ pub static ALLOW: Directive<Clients> = Directive::new("allow", PLACES, read_clie
 pub static DENY: Directive<Clients> = Directive::new("deny", PLACES, read_clients)
     .many()
     .syntax("deny ADDRESS | NETWORK | unix: | all;")
-    .text("Refuses clients with 403 (Forbidden), which for a TCP or UDP session means that it is \
-         closed; see `allow`.")
+    .text(
+        "Refuses clients with 403 (Forbidden), which for a TCP or UDP session means that it is \
+         closed; see `allow`.",
+    )
     .example("deny all;");
 
 /// Whom a rule is about.

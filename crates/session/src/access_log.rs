@@ -146,9 +146,9 @@ fn write_below_root<X: Logged>(
         None => open_uncached(text, way, Purpose::Append),
     };
     let failed = match opened {
-        Ok(Opened { file: Some(file), .. }) => append(&file, line)
-            .err()
-            .map(|error| ("write() to", Level::Alert, Errno::from(error))),
+        Ok(Opened { file: Some(file), .. }) => {
+            append(&file, line).err().map(|error| ("write() to", Level::Alert, Errno::from(error)))
+        }
         Ok(Opened { file: None, .. }) => Some(("open()", Level::Crit, IS_A_DIRECTORY)),
         Err(failure) => Some((failure.call, Level::Crit, Errno::from(failure.code))),
     };

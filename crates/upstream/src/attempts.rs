@@ -334,14 +334,7 @@ impl Attempts {
             Some(Ok(stream)) => stream,
         };
         let owner = how.owner;
-        let idle = Idle {
-            stream,
-            requests: 1,
-            born_ms: net::now(),
-            owner,
-            attached: None,
-            permit,
-        };
+        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner, attached: None, permit };
         Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
     }
 

@@ -155,12 +155,7 @@ impl Recoder {
         }
     }
 
-    fn pick(
-        &mut self,
-        pages: &[Option<Box<[u8; 256]>>; 256],
-        mut text: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    fn pick(&mut self, pages: &[Option<Box<[u8; 256]>>; 256], mut text: &[u8], out: &mut Vec<u8>) {
         while !self.begun.is_empty() {
             let Some((byte, rest)) = text.split_first() else { return };
             self.begun.push(*byte);

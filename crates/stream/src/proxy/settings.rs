@@ -2,7 +2,7 @@
 
 use config::Scope;
 use session::log::{Bytes, Level};
-use session::tls::Outgoing;
+use session::tls::{Outgoing, towards};
 use session::variables::Template;
 use system::socket::Keepalive;
 use upstream::{Connecting, bind};
@@ -101,7 +101,8 @@ pub(super) fn ssl(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Option<Outgoing> {
     if !scope.get(&d::PROXY_SSL) {
         return None;
     }
-    let outgoing = Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source))?;
+    let outgoing =
+        Outgoing::compile(scope, &towards::PROXY, Vec::new(), &mut |source| c.template(source))?;
     Some(outgoing.offering(protocols.iter().map(|source| c.template(source)).collect()))
 }
 
