@@ -16,6 +16,7 @@ use crate::proxy::pass_by_gateway;
 family!(
     "fastcgi",
     "a program",
+    secure: None,
     next: "error | timeout | invalid_header | http_500 | http_503 | http_403 | http_404 | \
            http_429 | non_idempotent | off ...",
     next::NAMES

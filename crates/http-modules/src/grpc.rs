@@ -4,18 +4,20 @@
 //! stands in trailers; all of that is what `proxy_pass` with `proxy_http_version 2` does when
 //! nothing is buffered.
 
-use config::{AnyDirective, Args, Context, Invalid, Scope};
+use config::{AnyDirective, Context, Scope};
 use http::compile::Compiler;
 use http::{LocationBuilder, Module};
 use session::contexts::{IF_LOCATION, LIMIT_EXCEPT, LOCATION};
+use session::tls::towards;
 
 use crate::parameters;
-use crate::proxy::family::family;
+use crate::proxy::family::{Secure, family};
 use crate::proxy::pass_calls;
 
 family!(
     "grpc",
     "a server",
+    secure: Some(Secure { scheme: "grpcs://", towards: &towards::GRPC }),
     next: "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | \
            http_403 | http_404 | http_429 | non_idempotent | off ...",
     next::NAMES
@@ -56,11 +58,12 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
 
 /// `grpc_pass`.
 pub static GRPC_PASS: Directive<config::Template> =
-    Directive::new("grpc_pass", PASS_PLACES, read_pass)
-        .syntax("grpc_pass ADDRESS;")
+    Directive::new("grpc_pass", PASS_PLACES, read::template)
+        .syntax("grpc_pass [grpc:// | grpcs://]ADDRESS;")
         .text(
-            "Passes calls to the server at ADDRESS, with or without `grpc://` before it: a host \
-             with a port, `unix:PATH`, or the name of a group. It may hold variables.",
+            "Passes calls to the server at ADDRESS: a host with a port, `unix:PATH`, or the name \
+             of a group. `grpcs://` means over TLS (see `grpc_ssl_verify`), `grpc://` or nothing \
+             without. It may hold variables.",
         )
         .example("location / { grpc_pass grpc://127.0.0.1:50051; }");
 
@@ -75,20 +78,6 @@ pub static GRPC_SET_HEADER: Directive<(Vec<u8>, config::Template)> =
              an empty value there is none. A level with lines of its own does not inherit others.",
         )
         .example("grpc_set_header X-Real-IP $remote_addr;");
-
-/// An address without its scheme.
-fn read_pass(args: &Args<'_>) -> Result<config::Template, Invalid> {
-    let mut address = read::template(args)?;
-    if let Some(config::Part::Text(text)) = address.parts.first_mut() {
-        if text.starts_with(b"grpcs://") {
-            return Err(Invalid::new("TLS to gRPC servers is not available").at(0));
-        }
-        if let Some(rest) = text.strip_prefix(b"grpc://") {
-            *text = rest.to_vec();
-        }
-    }
-    Ok(address)
-}
 
 fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder) {
     let Some((address, place)) = parameters::pass(scope, &GRPC_PASS) else { return };

@@ -41,6 +41,8 @@ pub static MODULES: &[&Module] = &[
     &crate::sticky::MODULE,
     &crate::proxy::MODULE,
     &crate::ssl::PROXY,
+    &crate::ssl::GRPC,
+    &crate::ssl::UWSGI,
     &crate::fastcgi::MODULE,
     &crate::uwsgi::MODULE,
     &crate::grpc::MODULE,

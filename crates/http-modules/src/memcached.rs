@@ -13,6 +13,7 @@ use crate::proxy::pass_by_gateway;
 family!(
     "memcached",
     "memcached",
+    secure: None,
     next: "error | timeout | invalid_response | not_found | off ...",
     NEXT
 );

@@ -6,6 +6,7 @@
 use http::{Exchange, Module};
 use net::tls::{Certificate, Session};
 use session::text::Span;
+use session::tls::towards;
 use session::variables::Builtin;
 
 /// The feature.
@@ -22,11 +23,31 @@ pub static MODULE: Module = Module {
 
 /// The feature of `proxy_pass https://`.
 pub static PROXY: Module = Module {
-    directives: session::tls::PROXY_DIRECTIVES,
+    directives: towards::PROXY_DIRECTIVES,
     ..Module::new(
         "http_proxy_ssl",
         "Speaks TLS with the servers that `proxy_pass https://` names, and checks their \
          certificates where it is told to.",
+    )
+};
+
+/// The feature of `grpc_pass grpcs://`.
+pub static GRPC: Module = Module {
+    directives: towards::GRPC_DIRECTIVES,
+    ..Module::new(
+        "http_grpc_ssl",
+        "Speaks TLS with the servers that `grpc_pass grpcs://` names, as with `proxy_pass \
+         https://`.",
+    )
+};
+
+/// The feature of `uwsgi_pass suwsgi://`.
+pub static UWSGI: Module = Module {
+    directives: towards::UWSGI_DIRECTIVES,
+    ..Module::new(
+        "http_uwsgi_ssl",
+        "Speaks TLS with the programs that `uwsgi_pass suwsgi://` names, as with `proxy_pass \
+         https://`.",
     )
 };
 

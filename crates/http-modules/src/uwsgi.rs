@@ -5,15 +5,17 @@ use config::{AnyDirective, Args, Context, Invalid, Scope};
 use http::compile::Compiler;
 use http::{LocationBuilder, Module};
 use session::contexts::{IF_LOCATION, LIMIT_EXCEPT, LOCATION};
+use session::tls::towards;
 
 use crate::parameters::{self, Line};
-use crate::proxy::family::family;
+use crate::proxy::family::{Secure, family};
 use crate::proxy::gateway::{Gateway, Protocol};
 use crate::proxy::pass_by_gateway;
 
 family!(
     "uwsgi",
     "a program",
+    secure: Some(Secure { scheme: "suwsgi://", towards: &towards::UWSGI }),
     next: "error | timeout | invalid_header | http_500 | http_503 | http_403 | http_404 | \
            http_429 | non_idempotent | off ...",
     next::NAMES
@@ -71,11 +73,12 @@ static DIRECTIVES: &[&dyn AnyDirective] = &[
 
 /// `uwsgi_pass`.
 pub static UWSGI_PASS: Directive<config::Template> =
-    Directive::new("uwsgi_pass", PASS_PLACES, read_address)
-        .syntax("uwsgi_pass [uwsgi://]ADDRESS;")
+    Directive::new("uwsgi_pass", PASS_PLACES, read::template)
+        .syntax("uwsgi_pass [uwsgi:// | suwsgi://]ADDRESS;")
         .text(
             "Passes requests to the program at ADDRESS: a host with a port, `unix:PATH`, or the \
-             name of a group. It may hold variables.",
+             name of a group. `suwsgi://` means over TLS (see `uwsgi_ssl_verify`), `uwsgi://` or \
+             nothing without. It may hold variables.",
         )
         .example(
             "location / { uwsgi_param REQUEST_METHOD $request_method; uwsgi_pass 127.0.0.1:9000; }",
@@ -115,19 +118,6 @@ pub static UWSGI_STRING: Directive<Vec<u8>> = Directive::new("uwsgi_string", PLA
     .syntax("uwsgi_string TEXT;")
     .text("What stands as it is behind the parameters of requests, for some modifiers.")
     .example("uwsgi_string \"print('hello')\";");
-
-fn read_address(args: &Args<'_>) -> Result<config::Template, Invalid> {
-    let text = args.str(0);
-    match text.strip_prefix("uwsgi://") {
-        Some(address) => {
-            config::Template::parse(address.as_bytes()).map_err(|reason| Invalid::new(reason).at(0))
-        }
-        None if text.starts_with("suwsgi://") => {
-            Err(Invalid::new("suwsgi protocol requires SSL support").at(0))
-        }
-        None => read::template(args),
-    }
-}
 
 fn read_modifier(args: &Args<'_>) -> Result<u8, Invalid> {
     let number = read::number(args)?;

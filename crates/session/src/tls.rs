@@ -22,12 +22,14 @@ pub mod directives;
 mod dynamic;
 pub mod outgoing;
 mod store;
+pub mod towards;
 pub mod variables;
 
 use directives as d;
 pub use directives::{DIRECTIVES, Verify};
 pub use dynamic::Dynamic;
-pub use outgoing::{Insecure, Outgoing, PROXY_DIRECTIVES};
+pub use outgoing::{Insecure, Outgoing};
+pub use towards::Towards;
 
 /// A server's TLS.
 pub struct ServerTls {

@@ -96,20 +96,14 @@ pub(super) struct Context<'a> {
     pub(super) name: Span,
     pub(super) target: Span,
     /// How the URL begins.
-    pub(super) scheme: &'static [u8],
+    pub(super) scheme: &'static str,
 }
 
 impl Context<'_> {
     /// The URL that the error log shows.
     pub(super) fn url(&self, x: &mut Exchange) -> Span {
         let mark = x.arena.mark();
-        match &self.settings.speech {
-            Speech::Http(_) if self.settings.family.is_proxy() => x.arena.push(self.scheme),
-            _ => {
-                x.arena.push(self.settings.family.scheme.as_bytes());
-                x.arena.push(b"://")
-            }
-        };
+        x.arena.push(self.scheme.as_bytes());
         x.arena.copy(self.name);
         if x.text(self.name).starts_with(b"unix:") {
             x.arena.push(b":");

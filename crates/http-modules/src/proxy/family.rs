@@ -7,6 +7,7 @@
 use super::directives::{self as d, HSL};
 use config::{Directive, read};
 use http::directives::TempPath;
+use session::tls::{Towards, towards};
 
 use upstream::bind::{self, Bind};
 
@@ -14,8 +15,10 @@ use upstream::bind::{self, Bind};
 pub(crate) struct Family {
     /// `proxy`, as names of directives begin.
     pub(crate) name: &'static str,
-    /// `http`, as the error log's URLs begin.
+    /// `http://`, as the error log's URLs begin.
     pub(crate) scheme: &'static str,
+    /// What is different over TLS, where that is possible.
+    pub(crate) secure: Option<Secure>,
     pub(crate) connect_timeout: &'static Directive<u64>,
     pub(crate) send_timeout: &'static Directive<u64>,
     pub(crate) read_timeout: &'static Directive<u64>,
@@ -47,7 +50,38 @@ pub(crate) struct Family {
     pub(crate) store_access: &'static Directive<u32>,
 }
 
+/// A family's way over TLS.
+pub(crate) struct Secure {
+    /// `https://`
+    pub(crate) scheme: &'static str,
+    /// How connections are secured.
+    pub(crate) towards: &'static Towards,
+}
+
 impl Family {
+    /// How URLs begin.
+    pub(crate) fn scheme(&self, secure: bool) -> &'static str {
+        match &self.secure {
+            Some(own) if secure => own.scheme,
+            _ => self.scheme,
+        }
+    }
+
+    /// What follows the scheme of an address, and whether that means TLS. Without a scheme all of
+    /// it; families that know nothing of TLS have no schemes either.
+    pub(crate) fn without_scheme<'a>(&self, address: &'a str) -> (&'a str, bool) {
+        let Some(secure) = &self.secure else { return (address, false) };
+        let after = |scheme: &str| {
+            let (begin, rest) = address.split_at_checked(scheme.len())?;
+            begin.eq_ignore_ascii_case(scheme).then_some(rest)
+        };
+        match (after(self.scheme), after(secure.scheme)) {
+            (Some(rest), _) => (rest, false),
+            (_, Some(rest)) => (rest, true),
+            _ => (address, false),
+        }
+    }
+
     /// True when answers are buffered; the sizes of gRPC's buffers are nobody's business.
     pub(crate) fn buffers_answers(&self) -> bool {
         self.name != "grpc"
@@ -62,7 +96,8 @@ impl Family {
 /// `proxy_...`
 pub(crate) static PROXY: Family = Family {
     name: "proxy",
-    scheme: "http",
+    scheme: "http://",
+    secure: Some(Secure { scheme: "https://", towards: &towards::PROXY }),
     connect_timeout: &d::PROXY_CONNECT_TIMEOUT,
     send_timeout: &d::PROXY_SEND_TIMEOUT,
     read_timeout: &d::PROXY_READ_TIMEOUT,
@@ -106,9 +141,9 @@ pub(crate) mod readers {
 pub(crate) const PLACES: &[config::Context] = HSL;
 
 /// Declares the directives of a family whose names begin with the first word, as statics and as a
-/// [`Family`]; `$peer` is what a peer is called in the manual.
+/// [`Family`]; `$peer` is what a peer is called in the manual, `$secure` the way over TLS.
 macro_rules! family {
-    ($name:literal, $peer:literal, next: $next:literal, $names:expr) => {
+    ($name:literal, $peer:literal, secure: $secure:expr, next: $next:literal, $names:expr) => {
         use crate::proxy::family::readers::*;
         use crate::proxy::family::{Family, PLACES};
 
@@ -322,7 +357,8 @@ macro_rules! family {
 
         pub(super) static FAMILY: Family = Family {
             name: $name,
-            scheme: $name,
+            scheme: concat!($name, "://"),
+            secure: $secure,
             connect_timeout: &CONNECT_TIMEOUT,
             send_timeout: &SEND_TIMEOUT,
             read_timeout: &READ_TIMEOUT,

@@ -2,6 +2,7 @@
 //! keeper whether they are well. The checks themselves are in crate `upstream`.
 
 use super::directives::{PROXY_CONNECT_TIMEOUT, PROXY_PASS, PROXY_READ_TIMEOUT, PROXY_SET_HEADER};
+use super::family::Family;
 use super::target::Target;
 use config::Scope;
 use http::{Compiler, Lifecycle, LocationBuilder, Module};
@@ -30,10 +31,11 @@ fn complain(_: &mut Compiler<'_>, scope: &Scope<'_>, _: &mut LocationBuilder) {
     }
 }
 
-/// Compiles the check of a location whose `proxy_pass` means `target`.
+/// Compiles the check of a location whose requests go to `target`.
 pub(super) fn attach(
     c: &mut Compiler<'_>,
     scope: &Scope<'_>,
+    family: &Family,
     log: &session::log::Log,
     target: &Target,
 ) {
@@ -42,10 +44,9 @@ pub(super) fn attach(
         scope.error(span, "\"health_check\" requires a \"proxy_pass\" without variables");
         return;
     };
-    let secure = match fixed.secure {
-        true => Outgoing::compile(scope, Vec::new(), &mut |source| c.template(source)),
-        false => None,
-    };
+    let secure = family.secure.as_ref().filter(|_| fixed.secure).and_then(|secure| {
+        Outgoing::compile(scope, secure.towards, Vec::new(), &mut |source| c.template(source))
+    });
     let host = String::from_utf8_lossy(&fixed.host);
     let secure = secure.map(|outgoing| (outgoing, Box::from(&*host)));
     let place = Place {

@@ -107,7 +107,7 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut LocationBuilder
     let Some((url, span)) = found else { return };
     match target::compile(c, scope, &url, &builder.location, may_have_path) {
         Ok(target) => {
-            health::attach(c, scope, &builder.location.error_log, &target);
+            health::attach(c, scope, &family::PROXY, &builder.location.error_log, &target);
             let settings = Settings::of_http(c, scope, target);
             builder.handler(Proxy { settings: Rc::new(settings) });
         }
@@ -139,8 +139,8 @@ pub(crate) fn pass_calls(
     address: &config::Template,
     set_header: &config::Directive<(Vec<u8>, config::Template)>,
 ) -> Result<(), String> {
-    let target = target::compile_address(c, scope, address, Some(80))?;
-    health::attach(c, scope, &builder.location.error_log, &target);
+    let target = target::compile_address(c, scope, family, address)?;
+    health::attach(c, scope, family, &builder.location.error_log, &target);
     let plan = request::Plan::of_calls(c, scope, set_header);
     let speech = settings::Speech::Http(plan);
     let settings = Settings::compile(c, scope, family, target, speech).flowing();
@@ -157,8 +157,8 @@ pub(crate) fn pass_by_gateway(
     address: &config::Template,
     gateway: gateway::Gateway,
 ) -> Result<(), String> {
-    let target = target::compile_address(c, scope, address, None)?;
-    health::attach(c, scope, &builder.location.error_log, &target);
+    let target = target::compile_address(c, scope, family, address)?;
+    health::attach(c, scope, family, &builder.location.error_log, &target);
     let speech = settings::Speech::Other(gateway);
     let settings = Settings::compile(c, scope, family, target, speech);
     builder.handler(Proxy { settings: Rc::new(settings) });

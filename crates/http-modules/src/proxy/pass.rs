@@ -144,7 +144,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
         x.state_or_default::<UpstreamLog>().begin(name);
         let Some(head) = head(settings, x, call) else { return Verdict::Status(500) };
         let started = net::now();
-        let (target, scheme) = (head.target, call.resolved.scheme());
+        let (target, scheme) = (head.target, settings.family.scheme(call.resolved.secure));
         let context = attempt::Context { settings, started, name, target, scheme };
         match attempt::attempt(&context, x, call, &mut attempts, peer, head).await {
             Ok(answer) => {
@@ -275,13 +275,7 @@ fn no_peers(
         Speech::Other(_) => Span::EMPTY,
     };
     let mark = x.arena.mark();
-    match &settings.speech {
-        Speech::Http(_) if settings.family.is_proxy() => x.arena.push(to.scheme()),
-        _ => {
-            x.arena.push(settings.family.scheme.as_bytes());
-            x.arena.push(b"://")
-        }
-    };
+    x.arena.push(settings.family.scheme(to.secure).as_bytes());
     x.arena.copy(name);
     x.arena.copy(path);
     let url = x.arena.since(mark);

@@ -109,7 +109,7 @@ impl Hide {
         let mut hide = Hide { known: 0, others: Vec::new() };
         let own = scope.all(family.hide_header);
         let own_names = own.iter().map(Vec::as_slice);
-        let of_http = OF_HTTP.into_iter().filter(|_| family.scheme == PROXY.scheme);
+        let of_http = OF_HTTP.into_iter().filter(|_| family.is_proxy());
         let usual = DEFAULT.into_iter().chain(of_http).filter(|name| !is_passed(name));
         for name in usual.chain(own_names) {
             match Known::of(name) {
@@ -152,10 +152,10 @@ impl Settings {
     ) -> Settings {
         let ignored = scope.find(family.ignore_headers).unwrap_or(0);
         let mut connecting = connecting(scope, family, &target, &speech);
-        let secure = match target.may_be_secure() && matches!(speech, Speech::Http(_)) {
-            true => Outgoing::compile(scope, alpn(&speech), &mut |source| c.template(source)),
-            false => None,
-        };
+        let secure = family.secure.as_ref().filter(|_| target.may_be_secure()).and_then(|secure| {
+            let template = &mut |source: &_| c.template(source);
+            Outgoing::compile(scope, secure.towards, alpn(&speech), template)
+        });
         let bind = scope.find(family.bind).flatten().and_then(|bind| {
             connecting.options.transparent = bind.transparent;
             if let Some(text) = bind.address.constant() {

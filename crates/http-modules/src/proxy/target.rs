@@ -1,6 +1,7 @@
 //! Where `proxy_pass` points: a group of peers and what replaces the location in the URI.
 
 use super::Names;
+use super::family::Family;
 use super::pass::client_gone;
 use crate::upstreams::SharedGroups;
 use config::Scope;
@@ -32,10 +33,8 @@ pub(super) enum Target {
 /// A URL with variables.
 pub(super) struct Variable {
     url: Template,
-    /// An address alone, without scheme and path.
-    is_address: bool,
-    /// The port of an address without one.
-    default_port: Option<u16>,
+    /// Whose address it is, where it is no URL: one without a path, and perhaps with a scheme.
+    address_of: Option<&'static Family>,
     groups: SharedGroups,
     look_up: LookUp,
 }
@@ -76,13 +75,6 @@ pub(super) struct Resolved {
     pub(super) path: Option<Span>,
     /// Over TLS.
     pub(super) secure: bool,
-}
-
-impl Resolved {
-    /// How the URL begins.
-    pub(super) fn scheme(&self) -> &'static [u8] {
-        if self.secure { b"https://" } else { b"http://" }
-    }
 }
 
 /// Where one request goes, or whose addresses must be looked up first.
@@ -150,8 +142,7 @@ pub(super) fn compile(
     let Some(url) = source.constant() else {
         return Ok(Target::Variable(Variable {
             url: c.template(source),
-            is_address: false,
-            default_port: None,
+            address_of: None,
             groups,
             look_up,
         }));
@@ -192,37 +183,32 @@ pub(super) fn compile(
 pub(crate) fn compile_address(
     c: &mut Compiler<'_>,
     scope: &Scope<'_>,
+    family: &'static Family,
     source: &config::Template,
-    default_port: Option<u16>,
 ) -> Result<Target, String> {
     let groups = c.state::<SharedGroups>().clone();
     let look_up = c.state::<Resolvers>().look_up(scope, &SystemNames);
     let Some(address) = source.constant() else {
         let url = c.template(source);
-        return Ok(Target::Variable(Variable {
-            url,
-            is_address: true,
-            default_port,
-            groups,
-            look_up,
-        }));
+        return Ok(Target::Variable(Variable { url, address_of: Some(family), groups, look_up }));
     };
     let text = String::from_utf8_lossy(address).into_owned();
-    let parsed = upstream::Target::parse(&text)
+    let (text, secure) = family.without_scheme(&text);
+    let parsed = upstream::Target::parse(text)
         .map_err(|reason| format!("{reason} in upstream \"{text}\""))?;
     let is_group = groups.0.borrow().named(&parsed.text).is_some();
-    let needs_port = default_port.is_none() && !is_group;
-    if parsed.port.is_none() && needs_port && !matches!(parsed.host, Host::Unix(_)) {
+    let is_unix = matches!(parsed.host, Host::Unix(_));
+    if parsed.port.is_none() && !is_group && !is_unix {
         return Err(format!("no port in upstream \"{text}\""));
     }
-    let group = groups.0.borrow_mut().locate(&parsed, usual_port(false), &SystemNames)?;
+    let group = groups.0.borrow_mut().locate(&parsed, usual_port(secure), &SystemNames)?;
     let port = parsed.port.map_or_else(String::new, |port| port.to_string());
     Ok(Target::Fixed(Fixed {
         group,
-        host: text.as_bytes().into(),
+        host: if is_unix { b"localhost".as_slice().into() } else { text.as_bytes().into() },
         port: port.into_bytes().into(),
         path: None,
-        secure: false,
+        secure,
         name: Box::default(),
         url: text.as_bytes().into(),
     }))
@@ -255,22 +241,20 @@ pub(super) fn resolve(x: &mut Exchange, target: &Target) -> Result<Place, u16> {
 }
 
 fn resolve_variable(x: &mut Exchange, text: &str, variable: &Variable) -> Result<Place, String> {
-    let Variable { is_address, groups, default_port, .. } = variable;
-    let is_address = *is_address;
-    let text = match default_port {
-        Some(_) => text.strip_prefix("grpc://").unwrap_or(text),
-        None => text,
-    };
-    let url = match is_address {
-        true => Url { host: text, path: "", secure: false },
-        false => split(text).map_err(|reason| format!("{reason} in \"{text}\""))?,
+    let Variable { address_of, groups, .. } = variable;
+    let url = match address_of {
+        Some(family) => {
+            let (host, secure) = family.without_scheme(text);
+            Url { host, path: "", secure }
+        }
+        None => split(text).map_err(|reason| format!("{reason} in \"{text}\""))?,
     };
     let parsed = upstream::Target::parse(url.host)
         .map_err(|reason| format!("{reason} in upstream \"{}\"", url.host))?;
     let is_group = groups.0.borrow().named(&parsed.text).is_some();
-    let needs_port = is_address && default_port.is_none() && !is_group;
+    let needs_port = address_of.is_some() && !is_group;
     if needs_port && parsed.port.is_none() && !matches!(parsed.host, Host::Unix(_)) {
-        return Err(format!("no port in upstream \"{text}\""));
+        return Err(format!("no port in upstream \"{}\"", url.host));
     }
     let secure = url.secure;
     let port = parsed.port.unwrap_or(usual_port(secure));

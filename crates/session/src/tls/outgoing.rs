@@ -1,5 +1,5 @@
-//! TLS towards servers that requests and sessions are passed on to (`proxy_ssl_...`), for every
-//! engine.
+//! TLS towards servers that requests and sessions are passed on to (`proxy_ssl_...` and its kin,
+//! see [`super::towards`]), for every engine.
 //!
 //! A handshake proves only that the server has the key of what it shows. Where
 //! `proxy_ssl_verify` asks for more, it is checked before the first byte is sent.
@@ -11,161 +11,14 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use config::{AnyDirective, Arity, Context, Directive, Scope, Span, read};
+use config::{Scope, Span};
 use net::Stream;
 use net::tls::{
-    Algorithms, CertifiedKey, Client, ClientConfig, Failure, Fault, Protocols, Trust, is_for_host,
+    Algorithms, CertifiedKey, Client, ClientConfig, Failure, Fault, Trust, is_for_host,
 };
 
-use super::directives::{read_conf_command, read_protocols};
-use super::{Command, Dynamic};
-use crate::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER};
+use super::{Command, Dynamic, Towards};
 use crate::variables::{Subject, Template};
-
-const PLACES: &[Context] = &[HTTP, SERVER, LOCATION, STREAM, STREAM_SERVER];
-
-/// The directives of this file.
-pub static PROXY_DIRECTIVES: &[&dyn AnyDirective] = &[
-    &PROXY_SSL_CERTIFICATE,
-    &PROXY_SSL_CERTIFICATE_KEY,
-    &PROXY_SSL_CIPHERS,
-    &PROXY_SSL_CONF_COMMAND,
-    &PROXY_SSL_CRL,
-    &PROXY_SSL_KEY_LOG,
-    &PROXY_SSL_NAME,
-    &PROXY_SSL_PASSWORD_FILE,
-    &PROXY_SSL_PROTOCOLS,
-    &PROXY_SSL_SERVER_NAME,
-    &PROXY_SSL_SESSION_REUSE,
-    &PROXY_SSL_TRUSTED_CERTIFICATE,
-    &PROXY_SSL_VERIFY,
-    &PROXY_SSL_VERIFY_DEPTH,
-];
-
-/// `proxy_ssl_certificate`.
-pub static PROXY_SSL_CERTIFICATE: Directive<config::Template> =
-    Directive::new("proxy_ssl_certificate", PLACES, read::template)
-        .syntax("proxy_ssl_certificate FILE;")
-        .text(
-            "A file with the certificate that servers are shown when they ask for one, in PEM \
-             form. With variables it is read for each new connection; an empty name shows none. \
-             `data:` in front means that the certificate itself follows.",
-        )
-        .example("proxy_ssl_certificate /etc/ssl/proxy.crt;");
-
-/// `proxy_ssl_certificate_key`.
-pub static PROXY_SSL_CERTIFICATE_KEY: Directive<config::Template> =
-    Directive::new("proxy_ssl_certificate_key", PLACES, read::template)
-        .syntax("proxy_ssl_certificate_key FILE;")
-        .text("A file with the secret key that belongs to `proxy_ssl_certificate`.")
-        .example("proxy_ssl_certificate_key /etc/ssl/proxy.key;");
-
-/// `proxy_ssl_ciphers`.
-pub static PROXY_SSL_CIPHERS: Directive<String> =
-    Directive::new("proxy_ssl_ciphers", PLACES, read::text)
-        .default("DEFAULT")
-        .syntax("proxy_ssl_ciphers LIST;")
-        .text("The ciphers of TLS 1.2 that servers are offered; see `ssl_ciphers`.")
-        .example("proxy_ssl_ciphers ECDHE+AESGCM;");
-
-/// `proxy_ssl_conf_command`.
-pub static PROXY_SSL_CONF_COMMAND: Directive<(String, String)> =
-    Directive::new("proxy_ssl_conf_command", PLACES, read_conf_command)
-        .takes(Arity::Exactly(2))
-        .many()
-        .syntax("proxy_ssl_conf_command NAME VALUE;")
-        .text(
-            "A command of OpenSSL's configuration, as in `ssl_conf_command`; also `Certificate` \
-             and `PrivateKey`, which replace what `proxy_ssl_certificate` and its key say.",
-        )
-        .example("proxy_ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;");
-
-/// `proxy_ssl_crl`.
-pub static PROXY_SSL_CRL: Directive<String> = Directive::new("proxy_ssl_crl", PLACES, read::text)
-    .syntax("proxy_ssl_crl FILE;")
-    .text("A file with revocation lists in PEM form, for `proxy_ssl_verify`; see `ssl_crl`.")
-    .example("proxy_ssl_crl /etc/ssl/revoked.crl;");
-
-/// `proxy_ssl_key_log`.
-pub static PROXY_SSL_KEY_LOG: Directive<String> =
-    Directive::new("proxy_ssl_key_log", PLACES, read::text)
-        .syntax("proxy_ssl_key_log FILE;")
-        .text("Appends the secrets of connections to servers to a file; see `ssl_key_log`.")
-        .example("proxy_ssl_key_log /tmp/keys.log;");
-
-/// `proxy_ssl_name`.
-pub static PROXY_SSL_NAME: Directive<config::Template> =
-    Directive::new("proxy_ssl_name", PLACES, read::template)
-        .syntax("proxy_ssl_name NAME;")
-        .text(
-            "The name that a server's certificate must have, and that is sent to it where \
-             `proxy_ssl_server_name` says so. Without it the host in `proxy_pass`.",
-        )
-        .example("proxy_ssl_name backend.example.com;");
-
-/// `proxy_ssl_password_file`.
-pub static PROXY_SSL_PASSWORD_FILE: Directive<String> =
-    Directive::new("proxy_ssl_password_file", PLACES, read::text)
-        .syntax("proxy_ssl_password_file FILE;")
-        .text("A file with passwords for an encrypted key, one in each line.")
-        .example("proxy_ssl_password_file /etc/ssl/passwords;");
-
-/// `proxy_ssl_protocols`.
-pub static PROXY_SSL_PROTOCOLS: Directive<Protocols> =
-    Directive::new("proxy_ssl_protocols", PLACES, read_protocols)
-        .takes(Arity::AtLeast(1))
-        .default("TLSv1.2 TLSv1.3")
-        .syntax("proxy_ssl_protocols [TLSv1.2] [TLSv1.3];")
-        .text("The versions of the protocol that servers are offered; see `ssl_protocols`.")
-        .example("proxy_ssl_protocols TLSv1.3;");
-
-/// `proxy_ssl_server_name`.
-pub static PROXY_SSL_SERVER_NAME: Directive<bool> =
-    Directive::new("proxy_ssl_server_name", PLACES, read::flag)
-        .takes(Arity::Flag)
-        .default("off")
-        .syntax("proxy_ssl_server_name on | off;")
-        .text("Whether servers are told which name is wanted (SNI).")
-        .example("proxy_ssl_server_name on;");
-
-/// `proxy_ssl_session_reuse`.
-pub static PROXY_SSL_SESSION_REUSE: Directive<bool> =
-    Directive::new("proxy_ssl_session_reuse", PLACES, read::flag)
-        .takes(Arity::Flag)
-        .default("on")
-        .syntax("proxy_ssl_session_reuse on | off;")
-        .text("Whether new connections take up earlier sessions, which saves most of the work.")
-        .example("proxy_ssl_session_reuse off;");
-
-/// `proxy_ssl_trusted_certificate`.
-pub static PROXY_SSL_TRUSTED_CERTIFICATE: Directive<String> =
-    Directive::new("proxy_ssl_trusted_certificate", PLACES, read::text)
-        .syntax("proxy_ssl_trusted_certificate FILE;")
-        .text("A file with certificates of authorities in PEM form, for `proxy_ssl_verify`.")
-        .example("proxy_ssl_trusted_certificate /etc/ssl/authorities.crt;");
-
-/// `proxy_ssl_verify`.
-pub static PROXY_SSL_VERIFY: Directive<bool> =
-    Directive::new("proxy_ssl_verify", PLACES, read::flag)
-        .takes(Arity::Flag)
-        .default("off")
-        .syntax("proxy_ssl_verify on | off;")
-        .text(
-            "Whether a server's certificate must come from an authority of \
-             `proxy_ssl_trusted_certificate` and have the name that is wanted. Without it the \
-             traffic is encrypted, but may go to anyone.",
-        )
-        .example("proxy_ssl_verify on;");
-
-/// `proxy_ssl_verify_depth`.
-pub static PROXY_SSL_VERIFY_DEPTH: Directive<u64> =
-    Directive::new("proxy_ssl_verify_depth", PLACES, read::number)
-        .default("1")
-        .syntax("proxy_ssl_verify_depth N;")
-        .text(
-            "How many intermediate certificates may stand between a server's and its authority's.",
-        )
-        .example("proxy_ssl_verify_depth 2;");
 
 /// The cheapest group first: its share is sent at once, the others at the server's wish.
 const GROUPS: &str = "X25519:prime256v1:secp384r1:X25519MLKEM768";
@@ -221,13 +74,14 @@ impl fmt::Display for Insecure {
 }
 
 impl Outgoing {
-    /// Compiles a level. Faults go to the scope.
+    /// Compiles what `towards` says at a level. Faults go to the scope.
     pub fn compile(
         scope: &Scope<'_>,
+        towards: &Towards,
         alpn: Vec<Vec<u8>>,
         template: &mut dyn FnMut(&config::Template) -> Template,
     ) -> Option<Outgoing> {
-        match Outgoing::try_compile(scope, alpn, template) {
+        match Outgoing::try_compile(scope, towards, alpn, template) {
             Ok(outgoing) => Some(outgoing),
             Err((reason, span)) => {
                 scope.error(span, reason);
@@ -238,40 +92,42 @@ impl Outgoing {
 
     fn try_compile(
         scope: &Scope<'_>,
+        towards: &Towards,
         alpn: Vec<Vec<u8>>,
         template: &mut dyn FnMut(&config::Template) -> Template,
     ) -> Result<Outgoing, super::Fault> {
         let prefix = scope.tree().conf_prefix.clone();
         let nowhere = |reason: String| (reason, None);
         let commands: Vec<Command> = scope
-            .all(&PROXY_SSL_CONF_COMMAND)
+            .all(towards.conf_command)
             .iter()
             .filter_map(|(name, value)| Command::of(name, value))
             .collect();
         let mut algorithms = Algorithms {
-            protocols: scope.get(&PROXY_SSL_PROTOCOLS),
-            ciphers: scope.get(&PROXY_SSL_CIPHERS),
+            protocols: scope.get(towards.protocols),
+            ciphers: scope.get(towards.ciphers),
             suites: None,
             groups: GROUPS.to_owned(),
         };
         commands.iter().for_each(|command| command.clone().apply(&mut algorithms));
-        let (certificate, dynamic) = certificate(scope, &prefix, &commands, template)?;
-        let verifies = scope.get(&PROXY_SSL_VERIFY);
-        let depth = usize::try_from(scope.get(&PROXY_SSL_VERIFY_DEPTH)).unwrap_or(usize::MAX);
+        let (certificate, dynamic) = certificate(scope, towards, &prefix, &commands, template)?;
+        let verifies = scope.get(towards.verify);
+        let depth = usize::try_from(scope.get(towards.verify_depth)).unwrap_or(usize::MAX);
         let mut trust = Trust { depth, ..Trust::default() };
-        let trusted = scope.find(&PROXY_SSL_TRUSTED_CERTIFICATE);
-        let revoked = scope.find(&PROXY_SSL_CRL);
+        let trusted = scope.find(towards.trusted_certificate);
+        let revoked = scope.find(towards.crl);
         if verifies {
             let Some(file) = trusted.filter(|file| !file.is_empty()) else {
-                let reason = "no proxy_ssl_trusted_certificate for proxy_ssl_verify";
-                return Err(nowhere(reason.to_owned()));
+                let name = towards.family;
+                let reason = format!("no {name}_ssl_trusted_certificate for {name}_ssl_verify");
+                return Err(nowhere(reason));
             };
             trust.authorities = net::tls::authorities(&file, &prefix).map_err(nowhere)?;
             if let Some(file) = revoked.filter(|file| !file.is_empty()) {
                 trust.revocations = net::tls::revocations(&file, &prefix).map_err(nowhere)?;
             }
         }
-        let key_log = match scope.find_spanned(&PROXY_SSL_KEY_LOG) {
+        let key_log = match scope.find_spanned(towards.key_log) {
             None => None,
             Some((file, span)) => {
                 let log = net::tls::key_log(&prefix.join(file));
@@ -281,8 +137,8 @@ impl Outgoing {
         let client = Client {
             algorithms,
             certificate,
-            names_server: scope.get(&PROXY_SSL_SERVER_NAME),
-            resumes: scope.get(&PROXY_SSL_SESSION_REUSE),
+            names_server: scope.get(towards.server_name),
+            resumes: scope.get(towards.session_reuse),
             alpn,
             key_log,
         };
@@ -290,7 +146,7 @@ impl Outgoing {
         client.compile().map_err(nowhere)?;
         Ok(Outgoing {
             client,
-            name: scope.find(&PROXY_SSL_NAME).map(|source| template(&source)),
+            name: scope.find(towards.name).map(|source| template(&source)),
             alpn: Vec::new(),
             dynamic,
             verifies,
@@ -448,20 +304,21 @@ type Shown = (Option<Arc<CertifiedKey>>, Option<Dynamic>);
 
 fn certificate(
     scope: &Scope<'_>,
+    towards: &Towards,
     prefix: &Path,
     commands: &[Command],
     template: &mut dyn FnMut(&config::Template) -> Template,
 ) -> Result<Shown, super::Fault> {
     let nowhere = |reason: String| (reason, None::<Span>);
-    let passwords = match scope.find_spanned(&PROXY_SSL_PASSWORD_FILE) {
+    let passwords = match scope.find_spanned(towards.password_file) {
         None => Vec::new(),
         Some((file, span)) => {
             let read = net::tls::passwords(&prefix.join(file));
             read.map_err(|reason| (reason, Some(span)))?
         }
     };
-    let given = scope.find(&PROXY_SSL_CERTIFICATE);
-    let key = scope.find(&PROXY_SSL_CERTIFICATE_KEY);
+    let given = scope.find(towards.certificate);
+    let key = scope.find(towards.certificate_key);
     let by_command = |pick: fn(&Command) -> Option<&String>| commands.iter().rev().find_map(pick);
     let replaced = by_command(|command| match command {
         Command::Certificate(file) => Some(file),
@@ -481,8 +338,8 @@ fn certificate(
     };
     let Some(key) = key else {
         let shown = super::shown(&certificate);
-        let reason =
-            format!("no \"proxy_ssl_certificate_key\" is defined for certificate \"{shown}\"");
+        let key = format!("{}_ssl_certificate_key", towards.family);
+        let reason = format!("no \"{key}\" is defined for certificate \"{shown}\"");
         return Err(nowhere(reason));
     };
     if certificate.is_constant() && key.is_constant() {
