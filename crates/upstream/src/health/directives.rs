@@ -24,6 +24,8 @@ pub enum Kind {
     Tcp,
     /// A dialogue in its own protocol.
     Protocol(Protocol),
+    /// A call of gRPC's health service.
+    Grpc,
 }
 
 /// One `health_check` line.
@@ -55,6 +57,10 @@ pub struct Line {
     pub udp: bool,
     /// The account of protocols that have accounts.
     pub user: Option<Box<str>>,
+    /// Whom a call over gRPC asks about; the server as a whole otherwise.
+    pub grpc_service: Option<Box<str>>,
+    /// The `grpc-status` of a good answer, when it is not 0.
+    pub grpc_status: Option<u32>,
 }
 
 /// `health_check`.
@@ -63,8 +69,9 @@ pub static HEALTH_CHECK: Directive<Line> =
         .takes(Arity::Any)
         .syntax(
             "health_check [interval=TIME] [jitter=TIME] [fails=N] [passes=N] [uri=URI] [port=N] \
-             [type=tcp|mysql|pgsql|redis|smtp|ssl_hello] [user=NAME] [match=NAME] \
-             [mandatory [persistent]] [keepalive_time=TIME] [udp];",
+             [type=tcp|grpc|mysql|pgsql|redis|smtp|ssl_hello] [grpc_service=NAME] \
+             [grpc_status=N] [user=NAME] [match=NAME] [mandatory [persistent]] \
+             [keepalive_time=TIME] [udp];",
         )
         .text(
             "Asks every server of the group that the place passes to, again and again, whether it \
@@ -81,6 +88,10 @@ pub static HEALTH_CHECK: Directive<Line> =
              - `type=tcp`: an open connection is enough. `mysql`, `pgsql`, `redis`, `smtp` and \
              `ssl_hello` hold a short dialogue in the protocol of the server, which one that \
              merely greets does not pass.\n\
+             - `type=grpc`: with `grpc_pass`, calls `grpc.health.v1.Health/Check`, which must say \
+             SERVING, of the service that `grpc_service=NAME` names or of the server as a whole. \
+             `grpc_status=N` is the status of a good answer in place of 0: 12 for servers without \
+             that service.\n\
              - `user=NAME`: the account, without a password, for `mysql` and `pgsql`. With it the \
              login must succeed and a ping, or a query, must be answered.\n\
              - `mandatory`: a server gets no requests before its first passed check; with \
@@ -88,9 +99,9 @@ pub static HEALTH_CHECK: Directive<Line> =
              - `keepalive_time=TIME`: checks over HTTP use one connection for that long.\n\
              - `udp`: in stream, sends and expects packets; the `match` must say what. Without an \
              answer to expect, silence is good and a refusal is not.\n\n\
-             Requests of checks have the fields that `proxy_set_header` sets without variables; \
-             the time limits are those of the \
-             place, in stream `health_check_timeout`.",
+             Requests of checks have the fields that `proxy_set_header` (`grpc_set_header`) sets \
+             without variables; the time limits are those of the place, in stream \
+             `health_check_timeout`.",
         )
         .example(
             "location / {\n    proxy_pass http://backend;\n    health_check interval=2s fails=3 \
@@ -162,6 +173,8 @@ fn line(args: &Args<'_>) -> Result<Line, Invalid> {
         matching: None,
         udp: false,
         user: None,
+        grpc_service: None,
+        grpc_status: None,
     };
     for (i, word) in args.words().iter().enumerate() {
         parameter(&mut line, &word.str())
@@ -176,6 +189,13 @@ fn line(args: &Args<'_>) -> Result<Line, Invalid> {
     let has_accounts = matches!(line.kind, Kind::Protocol(Protocol::Mysql | Protocol::Pgsql));
     if line.user.is_some() && !has_accounts {
         return Err(Invalid::new("\"user\" requires \"type=mysql\" or \"type=pgsql\""));
+    }
+    let is_grpc = line.kind == Kind::Grpc;
+    if !is_grpc && (line.grpc_service.is_some() || line.grpc_status.is_some()) {
+        return Err(Invalid::new("\"grpc_service\" and \"grpc_status\" require \"type=grpc\""));
+    }
+    if is_grpc && &*line.uri != "/" {
+        return Err(Invalid::new("\"uri\" has no meaning for \"type=grpc\""));
     }
     Ok(line)
 }
@@ -195,6 +215,8 @@ fn parameter(line: &mut Line, word: &str) -> Option<()> {
         "port" => line.port = Some(value.parse().ok().filter(|port| *port > 0)?),
         "match" => line.matching = Some(text()?),
         "user" => line.user = Some(text()?),
+        "grpc_service" => line.grpc_service = Some(text().filter(|name| name.len() < 4096)?),
+        "grpc_status" => line.grpc_status = Some(value.parse().ok()?),
         "keepalive_time" => line.keepalive_ms = time()?,
         "udp" if value.is_empty() => line.udp = true,
         "mandatory" if value.is_empty() => line.mandatory = true,
@@ -202,6 +224,7 @@ fn parameter(line: &mut Line, word: &str) -> Option<()> {
         "type" => {
             line.kind = match value {
                 "tcp" => Kind::Tcp,
+                "grpc" => Kind::Grpc,
                 "mysql" => Kind::Protocol(Protocol::Mysql),
                 "pgsql" => Kind::Protocol(Protocol::Pgsql),
                 "redis" => Kind::Protocol(Protocol::Redis),

@@ -4,6 +4,7 @@
 //! looks once at one server, `monitor` does so for a whole group and tells it what it found. The
 //! group must lie in a zone: the keeper writes there, and all workers read.
 
+mod call;
 pub mod directives;
 mod monitor;
 mod probe;
@@ -22,6 +23,7 @@ pub use probe::{Patience, Probe};
 pub use rules::Rules;
 
 use crate::Group;
+use call::Call;
 use directives::{BODY, EXPECT, HEADER, MATCH_BLOCK, SEND, STATUS};
 use rules::Expect;
 
@@ -72,7 +74,16 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
         Kind::Protocol(protocol) if rules.is_none() => {
             Probe::Protocol { protocol, user: line.user.clone() }
         }
-        Kind::Protocol(_) => {
+        Kind::Grpc if !in_http => {
+            scope.error(span, "\"type=grpc\" has no meaning in stream");
+            return None;
+        }
+        Kind::Grpc if rules.is_none() => {
+            let service = line.grpc_service.as_deref().unwrap_or_default();
+            let wanted = line.grpc_status.unwrap_or(0);
+            Probe::Grpc(Call::new(service, fields, secure.is_some(), wanted))
+        }
+        Kind::Protocol(_) | Kind::Grpc => {
             scope.error(span, "\"match\" has no meaning for this \"type\"");
             return None;
         }

@@ -11,6 +11,7 @@ use wire::http1::{
     Trailers, Version, response_framing, token,
 };
 
+use super::call::Call;
 use super::rules::{Expect, Rules, Sight};
 
 /// The longest head of an answer.
@@ -30,6 +31,8 @@ pub enum Probe {
     Udp { send: Box<[u8]>, expect: Option<Expect> },
     /// A dialogue in a protocol.
     Protocol { protocol: Protocol, user: Option<Box<str>> },
+    /// A call of gRPC's health service.
+    Grpc(Call),
 }
 
 /// How long a server may take.
@@ -49,7 +52,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn of(doing: &'static str, reason: impl Into<String>) -> Fault {
+    pub(super) fn of(doing: &'static str, reason: impl Into<String>) -> Fault {
         Fault { doing, reason: Some(reason.into()) }
     }
 }
@@ -107,6 +110,7 @@ impl Probe {
                 Probe::Protocol { protocol, user } => {
                     converse(&stream, *protocol, user.as_deref()).await.map(|()| false)
                 }
+                Probe::Grpc(call) => call.make(&stream).await.map(|()| false),
             }
         };
         match net::timeout(patience.talk_ms, talk).await {
@@ -145,13 +149,13 @@ async fn packets(
     }
 }
 
-async fn send(stream: &Stream, bytes: &[u8]) -> Result<(), Fault> {
+pub(super) async fn send(stream: &Stream, bytes: &[u8]) -> Result<(), Fault> {
     let sent = stream.write_all(bytes).await;
     sent.map_err(|error| Fault::of("sending", session::log::os_text(&error)))
 }
 
 /// Appends what comes to `input`; false at the end of the stream.
-async fn receive(stream: &Stream, input: &mut Vec<u8>) -> Result<bool, Fault> {
+pub(super) async fn receive(stream: &Stream, input: &mut Vec<u8>) -> Result<bool, Fault> {
     match poll_fn(|cx| stream.poll_lend(cx, BLOCK)).await {
         Ok(block) => {
             input.extend_from_slice(block.filled());
