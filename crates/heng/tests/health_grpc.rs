@@ -174,7 +174,8 @@ fn faults_of_lines() {
         let text = format!(
             "upstream u {{ zone u 64k; server 127.0.0.1:1; }}
              match m {{ status 200; }}
-             server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ {pass}; health_check {line}; }} }}"
+             server {{ listen 127.0.0.1:%%PORT_0%%;
+                 location / {{ {pass}; health_check {line}; }} }}"
         );
         Server::check(Config::http(&text)).expect(1).says(message);
     };

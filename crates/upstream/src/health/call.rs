@@ -7,6 +7,7 @@ use wire::http2::frame::WINDOW_MAX;
 use wire::http2::hpack::{self, Limits};
 use wire::http2::{Connection, Event, HeaderList, Role, Rules};
 
+use super::directives::Line;
 use super::probe::{Fault, receive, send};
 
 /// The longest list of fields of an answer.
@@ -20,6 +21,7 @@ const SERVING: u64 = 1;
 pub struct Call {
     head: Vec<u8>,
     message: Vec<u8>,
+    /// The `grpc-status` that is good; with 0 the answer must also say that it serves.
     wanted: u32,
 }
 
@@ -31,10 +33,9 @@ struct Outcome {
 }
 
 impl Call {
-    /// A call about `service`, or about the server as a whole. `fields`: complete field lines as
-    /// of HTTP/1, among them a host. `wanted` is the `grpc-status` that is good; with 0 the answer
-    /// must also say that it serves.
-    pub(super) fn new(service: &str, fields: &[u8], secure: bool, wanted: u32) -> Call {
+    /// The call that `line` asks for. `fields`: complete field lines as of HTTP/1, among them a
+    /// host.
+    pub(super) fn new(line: &Line, fields: &[u8], secure: bool) -> Call {
         let mut head = Vec::new();
         hpack::encode(&mut head, b":method", b"POST");
         hpack::encode(&mut head, b":scheme", if secure { b"https" } else { b"http" });
@@ -54,7 +55,8 @@ impl Call {
         for (name, value) in lines().filter(|(name, _)| !own.contains(&&name[..])) {
             hpack::encode(&mut head, &name, value);
         }
-        Call { head, message: message(service), wanted }
+        let message = message(line.grpc_service.as_deref().unwrap_or_default());
+        Call { head, message, wanted: line.grpc_status.unwrap_or(0) }
     }
 
     /// Calls, and judges the answer.

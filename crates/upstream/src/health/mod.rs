@@ -78,11 +78,7 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
             scope.error(span, "\"type=grpc\" has no meaning in stream");
             return None;
         }
-        Kind::Grpc if rules.is_none() => {
-            let service = line.grpc_service.as_deref().unwrap_or_default();
-            let wanted = line.grpc_status.unwrap_or(0);
-            Probe::Grpc(Call::new(service, fields, secure.is_some(), wanted))
-        }
+        Kind::Grpc if rules.is_none() => Probe::Grpc(Call::new(&line, fields, secure.is_some())),
         Kind::Protocol(_) | Kind::Grpc => {
             scope.error(span, "\"match\" has no meaning for this \"type\"");
             return None;
