@@ -236,8 +236,7 @@ impl Log {
 
     fn hand_out(&self, level: Level, line: &[u8], message_at: usize, reach: Reach) {
         let mut on_stderr = false;
-        let wanted =
-            |target: &&Target| reach == Reach::Everywhere || level <= target.level;
+        let wanted = |target: &&Target| reach == Reach::Everywhere || level <= target.level;
         for target in self.inner.targets.iter().filter(wanted) {
             match &target.sink {
                 Sink::File(file) => {

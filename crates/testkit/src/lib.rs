@@ -38,8 +38,8 @@ mod process;
 mod server;
 mod sockets;
 mod stream;
-mod wait;
 pub mod tls;
+mod wait;
 
 pub use answer::Answer;
 pub use backend::{Backend, Conversation, Unreachable};

@@ -1,6 +1,8 @@
 //! Finding SSI commands in a text that comes in pieces (nginx: ngx_http_ssi_parse).
 //!
-//!     text ─ <!--# ─► command ─ space ─► parameter ─ = ─► value ─► ... ─ --> ─► text
+//! ```text
+//! text ─ <!--# ─► command ─ space ─► parameter ─ = ─► value ─► ... ─ --> ─► text
+//! ```
 //!
 //! What does not belong to a command is told as ranges of the piece at hand. The beginning of a
 //! command is the same four or five bytes each time, so what of it stands at a piece's end need

@@ -1,6 +1,8 @@
 //! FastCGI records (FastCGI Specification 1.0, sections 3 and 5).
 //!
-//!     version type id(2) length(2) padding reserved | content | padding
+//! ```text
+//! version type id(2) length(2) padding reserved | content | padding
+//! ```
 
 use std::ops::Range;
 

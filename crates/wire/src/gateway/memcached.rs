@@ -1,6 +1,8 @@
 //! A memcached answer to `get`, rewritten as HTTP/1 (memcached's doc/protocol.txt).
 //!
-//!     VALUE key flags length CR LF data CR LF END CR LF
+//! ```text
+//! VALUE key flags length CR LF data CR LF END CR LF
+//! ```
 
 /// What follows the data.
 const END: &[u8] = b"\r\nEND\r\n";

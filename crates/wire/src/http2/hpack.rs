@@ -511,7 +511,7 @@ mod tests {
             ("ff ff ff ff ff ff", BadBlock::Integer),
             ("82 20", BadBlock::Integer),
             ("3f e2 1f", BadBlock::Integer),
-            ("00 81 ff 00", BadBlock::Huffman),
+            ("00 82 ff ff 00", BadBlock::Huffman),
             ("00 00 00", BadBlock::EmptyName),
             ("00 05 61", BadBlock::Truncated),
         ];
