@@ -506,3 +506,19 @@ fn too_many_pings_end_the_connection() {
     let ping = Frame::new(kind::PING, 0, 0, [0; 8]).bytes();
     flood(|_| ping.clone(), 400_000);
 }
+
+#[test]
+fn post_action_follows_a_stream_too() {
+    let backend = Backend::with(|_| Answer::text("counted"));
+    let server = Server::start(
+        http2(
+            "location /content { post_action @count; return 200 done; }
+             location @count { proxy_pass http://127.0.0.1:%%BACKEND%%; }",
+        )
+        .with("BACKEND", backend.port()),
+    );
+    let mut client = FrameClient::connect(server.port(0));
+    assert_eq!(client.get("/content").body(), b"done");
+    backend.wait_requests(1);
+    server.wait_for_access("\"GET /content HTTP/2.0\" 200");
+}

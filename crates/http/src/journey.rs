@@ -678,7 +678,7 @@ async fn finish(x: &mut Exchange) -> After {
     let end = send(x).await;
     if let Some(stream) = x.stream.clone() {
         (x.sent.bytes, x.sent.head_bytes) = stream.sent();
-        log(x);
+        conclude(x).await;
         return match end {
             SendEnd::Complete => After::Keep { timeout_ms: 0, min_ms: 0 },
             SendEnd::ClientLost if x.sent.timed_out => After::Reset,
