@@ -10,9 +10,10 @@ use crate::headers::Headers;
 use crate::request_body::RequestBody;
 use crate::site::{self, Site};
 use config::Scope;
-use net::tls::{Choice, Failure, Hello, Session};
+use net::tls::{Choice, Failure, Hello, Session, Trust};
 use session::log::Level;
 use session::text::{Arena, Span};
+use session::tls::variables::Secured;
 use session::tls::{How, ServerTls, Verify};
 use std::fmt;
 use std::future::poll_fn;
@@ -222,26 +223,18 @@ impl Exchange {
     pub fn tls(&self) -> Option<&Session> {
         self.connection.stream.tls()
     }
+}
 
-    /// The name that the client asked for in its handshake, while that goes on too.
-    pub fn tls_server_name(&mut self) -> Option<Span> {
-        if let Some(Asked(Some(name))) = self.peek_state::<Asked>() {
-            return Some(*name);
-        }
-        let connection = self.connection.clone();
-        let name = connection.stream.tls()?.server_name()?;
-        Some(self.arena.push(name.as_bytes()))
+impl Secured for Exchange {
+    fn tls(&self) -> Option<&Session> {
+        Exchange::tls(self)
     }
 
-    /// What `$ssl_client_verify` shows.
-    pub fn tls_verdict(&mut self) -> Option<Span> {
-        let connection = self.connection.clone();
-        let session = connection.stream.tls()?;
-        let trust = self.site.tls.trust.clone();
-        Some(match session.verdict(&trust, net::wall().0 as i64) {
-            None => self.arena.push(b"NONE"),
-            Some(Ok(())) => self.arena.push(b"SUCCESS"),
-            Some(Err(fault)) => self.arena.format(format_args!("FAILED:{}", fault.text)),
-        })
+    fn asked_name(&mut self) -> Option<Span> {
+        self.peek_state::<Asked>()?.0
+    }
+
+    fn trust(&self) -> Rc<Trust> {
+        self.site.tls.trust.clone()
     }
 }
