@@ -5,13 +5,15 @@ use crate::sticky;
 use config::Scope;
 use http::upstream_log::{Attempt, UpstreamLog};
 use http::variables::{Which, cookie_value, field_by_variable};
-use http::{Compiler, Exchange, Lifecycle, Module};
+use http::{Compiler, Exchange, Module};
 use session::text::Span;
 use session::variables::Builtin;
 use std::cell::RefCell;
 use std::rc::Rc;
 use upstream::resolver::Resolvers;
-use upstream::{Attempts, Group, Groups, Key, KeySource, PeerIndex, Surroundings, SystemNames};
+use upstream::{
+    Attempts, Followed, Group, Groups, Key, KeySource, PeerIndex, Surroundings, SystemNames,
+};
 use wire::http1::Known;
 
 /// The module.
@@ -29,34 +31,6 @@ pub static MODULE: Module = Module {
 #[derive(Clone, Default)]
 pub struct SharedGroups(pub Rc<RefCell<Groups>>);
 
-impl Lifecycle for SharedGroups {
-    fn opened(&self) {
-        self.0.borrow().iter().for_each(|group| group.open());
-    }
-
-    fn wants_keeper(&self) -> bool {
-        self.0.borrow().iter().any(|group| group.has_names())
-    }
-
-    fn keeper_began(&self) {
-        self.0.borrow().iter().for_each(|group| group.follow_names());
-    }
-
-    fn worker_began(&self, number: usize) {
-        let groups = self.0.borrow();
-        groups.iter().for_each(|group| group.enter_worker(number));
-        groups.all_named().for_each(|group| upstream::admin::announce("http", group));
-    }
-
-    fn worker_ends(&self) {
-        self.0.borrow().iter().for_each(|group| group.retire());
-    }
-
-    fn worker_died(&self, number: usize) {
-        self.0.borrow().iter().for_each(|group| group.worker_died(number));
-    }
-}
-
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let resolvers = c.state::<Resolvers>().clone();
     let surroundings =
@@ -65,7 +39,7 @@ fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
     *shared.0.borrow_mut() = groups;
-    c.follow(Rc::new(shared));
+    c.follow(Rc::new(Followed::new("http", shared.0)));
 }
 
 /// Begins a request's way through a group: what it is balanced by is worked out once.

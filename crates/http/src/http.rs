@@ -1,9 +1,9 @@
 //! The compiled `http` block: what a worker serves from, immutable for its life.
 
 use crate::exchange::Exchange;
-use crate::module::Lifecycle;
 use crate::site::{Site, Sites};
 use crate::temp::TempFolder;
+use session::lifecycle::Lifecycle;
 use session::log::Log;
 use session::variables::Variables;
 use std::rc::Rc;

@@ -53,7 +53,7 @@ pub use headers::{Field, Headers};
 pub use hold::hold;
 pub use http::{Endpoint, Http, Served};
 pub use location::{Location, LocationBuilder};
-pub use module::{Content, Filter, Guard, Lifecycle, Logger, Module, Stage, Step, Verdict};
+pub use module::{Content, Filter, Guard, Logger, Module, Stage, Step, Verdict};
 pub use part::Part;
 pub use response::Response;
 pub use worker::{Ending, Worker, drained};

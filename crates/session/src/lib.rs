@@ -12,6 +12,7 @@ pub mod counters;
 pub mod forwarded;
 pub mod geo;
 pub mod handover;
+pub mod lifecycle;
 pub mod limit_conn;
 pub mod limit_req;
 pub mod listen;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use config::{Scope, Span};
 use session::contexts::STREAM;
+use session::lifecycle::Lifecycle;
 use session::log::LogFiles;
 use session::names::Refused;
 use session::pattern::Pattern;
@@ -18,7 +19,7 @@ use system::socket::{Address, ListenOptions};
 
 use crate::directives as d;
 use crate::listen::Listen;
-use crate::module::{Lifecycle, Module};
+use crate::module::Module;
 use crate::served::{Endpoint, Served, Stream};
 use crate::server::{Name, Server, ServerBuilder, Servers, Settings};
 use crate::session::Session;

@@ -43,7 +43,7 @@ pub mod variables;
 mod worker;
 
 pub use compile::{Compiler, Surroundings, compile};
-pub use module::{Check, Content, Lifecycle, Look, Module, Preread, Serving, Stage, Step, Verdict};
+pub use module::{Check, Content, Look, Module, Preread, Serving, Stage, Step, Verdict};
 pub use served::{Endpoint, Served, Stream};
 pub use server::{Server, ServerBuilder};
 pub use session::Session;

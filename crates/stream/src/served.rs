@@ -6,9 +6,9 @@ use session::log::Log;
 use session::variables::Variables;
 use system::socket::{Address, ListenOptions};
 
-use crate::module::Lifecycle;
 use crate::server::Servers;
 use crate::session::Session;
+use session::lifecycle::Lifecycle;
 
 /// Everything compiled from one `stream` block.
 pub struct Stream {

@@ -9,10 +9,10 @@ use session::text::Span;
 use session::variables::Builtin;
 use system::socket::Address;
 use upstream::resolver::Resolvers;
-use upstream::{Attempts, Group, Groups, Key, KeySource, Surroundings, SystemNames};
+use upstream::{Attempts, Followed, Group, Groups, Key, KeySource, Surroundings, SystemNames};
 
 use crate::compile::Compiler;
-use crate::module::{Lifecycle, Module};
+use crate::module::Module;
 use crate::session::Session;
 use crate::upstream_log::Attempt;
 use crate::variables::seconds;
@@ -32,34 +32,6 @@ pub(crate) static MODULE: Module = Module {
 #[derive(Clone, Default)]
 pub(crate) struct SharedGroups(pub(crate) Rc<RefCell<Groups>>);
 
-impl Lifecycle for SharedGroups {
-    fn opened(&self) {
-        self.0.borrow().iter().for_each(|group| group.open());
-    }
-
-    fn wants_keeper(&self) -> bool {
-        self.0.borrow().iter().any(|group| group.has_names())
-    }
-
-    fn keeper_began(&self) {
-        self.0.borrow().iter().for_each(|group| group.follow_names());
-    }
-
-    fn worker_began(&self, number: usize) {
-        let groups = self.0.borrow();
-        groups.iter().for_each(|group| group.enter_worker(number));
-        groups.all_named().for_each(|group| upstream::admin::announce("stream", group));
-    }
-
-    fn worker_ends(&self) {
-        self.0.borrow().iter().for_each(|group| group.retire());
-    }
-
-    fn worker_died(&self, number: usize) {
-        self.0.borrow().iter().for_each(|group| group.worker_died(number));
-    }
-}
-
 fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     let resolvers = c.state::<Resolvers>().clone();
     let surroundings =
@@ -68,7 +40,7 @@ fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) {
     groups.compile_keys(&mut |source| c.template(source));
     let shared = c.state::<SharedGroups>().clone();
     *shared.0.borrow_mut() = groups;
-    c.follow(Rc::new(shared));
+    c.follow(Rc::new(Followed::new("stream", shared.0)));
 }
 
 /// Begins a session's way through a group: what it is balanced by is worked out once.

@@ -6,11 +6,10 @@ use super::family::Family;
 use super::target::Target;
 use crate::grpc::{GRPC_PASS, GRPC_SET_HEADER};
 use config::Scope;
-use http::{Compiler, Lifecycle, LocationBuilder, Module};
+use http::{Compiler, LocationBuilder, Module};
 use session::tls::Outgoing;
-use std::rc::Rc;
 use system::identity::identity;
-use upstream::health::{self, Check, HEALTH_CHECK, Kind, Patience, Place};
+use upstream::health::{self, HEALTH_CHECK, Kind, Patience, Place};
 
 /// The module. Where a check goes is known when `proxy_pass` is compiled: see [`attach`].
 pub static MODULE: Module = Module {
@@ -78,7 +77,7 @@ pub(super) fn attach(
         secure,
     };
     if let Some(check) = health::compile(scope, line, span, place) {
-        c.follow(Rc::new(Follower(check)));
+        c.follow(check);
     }
 }
 
@@ -109,28 +108,4 @@ fn fields(set: &[(Vec<u8>, config::Template)], host: &[u8]) -> Vec<u8> {
         write(b"User-Agent", identity().program.as_bytes());
     }
     out
-}
-
-struct Follower(Rc<Check>);
-
-impl Lifecycle for Follower {
-    fn opened(&self) {
-        self.0.prepare();
-    }
-
-    fn worker_began(&self, _: usize) {}
-
-    fn worker_ends(&self) {
-        self.0.end();
-    }
-
-    fn worker_died(&self, _: usize) {}
-
-    fn wants_keeper(&self) -> bool {
-        true
-    }
-
-    fn keeper_began(&self) {
-        self.0.begin();
-    }
 }

@@ -1,8 +1,6 @@
 //! `health_check` of a server that passes sessions on: the group's servers are asked by the keeper
 //! whether they are well. The checks themselves are in crate `upstream`.
 
-use std::rc::Rc;
-
 use config::{AnyDirective, Directive, Scope, read};
 use session::contexts::{STREAM, STREAM_SERVER};
 use upstream::health::{self, HEALTH_CHECK, Patience, Place};
@@ -10,7 +8,7 @@ use upstream::health::{self, HEALTH_CHECK, Patience, Place};
 use super::directives::{PROXY_CONNECT_TIMEOUT, PROXY_PASS};
 use super::target::Target;
 use crate::compile::Compiler;
-use crate::module::{Lifecycle, Module};
+use crate::module::Module;
 use crate::server::ServerBuilder;
 
 /// The module. Where a check goes is known when `proxy_pass` is compiled: see [`attach`].
@@ -66,30 +64,6 @@ pub(super) fn attach(
         secure: super::settings::ssl(c, scope).map(|outgoing| (outgoing, Box::from(group.name()))),
     };
     if let Some(check) = health::compile(scope, line, span, place) {
-        c.follow(Rc::new(Follower(check)));
+        c.follow(check);
     }
-}
-
-struct Follower(Rc<health::Check>);
-
-impl Lifecycle for Follower {
-    fn opened(&self) {
-        self.0.prepare();
-    }
-
-    fn wants_keeper(&self) -> bool {
-        true
-    }
-
-    fn keeper_began(&self) {
-        self.0.begin();
-    }
-
-    fn worker_began(&self, _: usize) {}
-
-    fn worker_ends(&self) {
-        self.0.end();
-    }
-
-    fn worker_died(&self, _: usize) {}
 }

@@ -12,13 +12,14 @@ mod rules;
 
 use config::{Scope, Span};
 use session::contexts::LOCATION;
+use session::lifecycle::Lifecycle;
 use session::log::Log;
 use session::tls::Outgoing;
 use std::rc::Rc;
 
 pub use balance::Health;
 pub use directives::{DIRECTIVES, HEALTH_CHECK, Kind, Line};
-pub use monitor::Check;
+use monitor::{Check, Watch};
 pub use probe::{Patience, Probe};
 pub use rules::Rules;
 
@@ -43,7 +44,12 @@ pub struct Place<'a> {
 }
 
 /// The check that `line` asks for at a level; faults go to its sink.
-pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> Option<Rc<Check>> {
+pub fn compile(
+    scope: &Scope<'_>,
+    line: Line,
+    span: Span,
+    place: Place<'_>,
+) -> Option<Rc<dyn Lifecycle>> {
     let Place { group, fields, patience, log, secure } = place;
     if secure.as_ref().is_some_and(|(outgoing, _)| outgoing.varies()) {
         scope.error(span, "\"health_check\" requires \"proxy_ssl\" directives without variables");
@@ -54,16 +60,12 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
         scope.error(span, format!("\"health_check\" requires a \"zone\" in upstream \"{name}\""));
         return None;
     }
-    let rules = match &line.matching {
-        Some(name) => match find_match(scope, name) {
-            Some(block) => Some(block),
-            None => {
-                scope.error(span, format!("match \"{name}\" not found"));
-                return None;
-            }
-        },
-        None => None,
-    };
+    let rules = line.matching.as_ref().map(|name| (name, find_match(scope, name)));
+    if let Some((name, None)) = &rules {
+        scope.error(span, format!("match \"{name}\" not found"));
+        return None;
+    }
+    let rules = rules.and_then(|(_, block)| block);
     let in_http = LOCATION == scope.context();
     let is_http = line.kind == Kind::Native && in_http;
     if in_http && line.udp {
@@ -110,7 +112,7 @@ pub fn compile(scope: &Scope<'_>, line: Line, span: Span, place: Place<'_>) -> O
             }
         },
     };
-    Some(Check::new(group, line, probe, patience, log, secure))
+    Some(Rc::new(Watch(Check::new(group, line, probe, patience, log, secure))))
 }
 
 /// The `match` block of that name, which stands on the level of the engine.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use balance::PeerIndex;
 use net::{Address, Stream};
+use session::lifecycle::Lifecycle;
 use session::log::{Level, Log, no_context};
 use session::tls::Outgoing;
 
@@ -15,7 +16,7 @@ use super::probe::{Fault, Patience, Probe};
 use crate::Group;
 
 /// A check of a group, as one place of the configuration describes it.
-pub struct Check {
+pub(super) struct Check {
     group: Rc<Group>,
     line: Line,
     probe: Probe,
@@ -25,6 +26,31 @@ pub struct Check {
     /// The servers that have a task.
     watched: RefCell<HashSet<PeerIndex>>,
     ended: Cell<bool>,
+}
+
+/// A check as the engines know it.
+pub(super) struct Watch(pub(super) Rc<Check>);
+
+impl Lifecycle for Watch {
+    fn opened(&self) {
+        self.0.prepare();
+    }
+
+    fn worker_began(&self, _: usize) {}
+
+    fn worker_ends(&self) {
+        self.0.end();
+    }
+
+    fn worker_died(&self, _: usize) {}
+
+    fn wants_keeper(&self) -> bool {
+        true
+    }
+
+    fn keeper_began(&self) {
+        self.0.begin();
+    }
 }
 
 /// What a task knows of its server.
@@ -40,7 +66,7 @@ struct Record {
 
 impl Check {
     /// A check that did not begin.
-    pub fn new(
+    pub(super) fn new(
         group: Rc<Group>,
         line: Line,
         probe: Probe,
@@ -52,21 +78,16 @@ impl Check {
         Rc::new(Check { group, line, probe, patience, log, secure, watched, ended })
     }
 
-    /// The group.
-    pub fn group(&self) -> &Rc<Group> {
-        &self.group
-    }
-
     /// Keeps requests away from servers that were never looked at, if the line says so. For the
     /// master, before there are workers.
-    pub fn prepare(&self) {
+    fn prepare(&self) {
         if self.line.mandatory {
             self.group.await_checks(self.line.persistent);
         }
     }
 
     /// Begins, in a process with a started driver.
-    pub fn begin(self: &Rc<Check>) {
+    fn begin(self: &Rc<Check>) {
         let check = self.clone();
         net::spawn(async move {
             // Servers that come to the group later are found within an interval.
@@ -78,7 +99,7 @@ impl Check {
     }
 
     /// No more verdicts from now on.
-    pub fn end(&self) {
+    fn end(&self) {
         self.ended.set(true);
     }
 
