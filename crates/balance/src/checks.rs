@@ -26,7 +26,10 @@ plain! {
         /// How often it was taken out.
         pub taken_out: u32,
         /// Whether the last one passed.
-        last_passed: u32,
+        pub(crate) last_passed: u32,
+        /// How often the peer was marked down, by whomever.
+        pub(crate) downs: u32,
+        pub(crate) unused: u32,
     }
 }
 

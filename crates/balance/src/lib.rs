@@ -127,6 +127,7 @@ pub mod ip_hash;
 pub mod least_conn;
 pub mod least_time;
 pub mod maglev;
+mod marks;
 mod membership;
 mod method;
 #[cfg(test)]
@@ -150,6 +151,7 @@ pub use ask::{Ask, Key};
 pub use block::{Block, Block1k, Block16k, Block64, Block128k};
 pub use checks::{Checks, Health};
 pub use index::{Index, Members};
+pub use marks::{Mark, Marks};
 pub use membership::Tier;
 pub use method::{METHODS, Method, method};
 pub use peer::{Peer, PeerOptions, Verdict};

@@ -38,7 +38,9 @@ impl State<'_> {
         let place = (first + offset) as usize;
         self.peers[place] = Peer::new(options);
         self.times[place] = Times::default();
-        self.checks[place] = Checks::default();
+        // Who was at the place before may still have something under way.
+        let downs = self.checks[place].downs;
+        self.checks[place] = Checks { downs, ..Checks::default() };
         self.records[place] = Record::default();
         let count = &mut self.head.tiers[tier].count;
         *count = (*count).max(offset + 1);

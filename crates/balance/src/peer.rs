@@ -25,6 +25,10 @@ pub struct PeerOptions {
     pub drain: bool,
     /// Milliseconds over which its share grows to the full weight after it was out; 0 is at once.
     pub slow_start_ms: u32,
+    /// What is under way at it ends when it is marked down.
+    pub ends_when_down: bool,
+    /// What is under way at backups ends when it is up again.
+    pub ends_backups_when_up: bool,
 }
 
 impl Default for PeerOptions {
@@ -38,6 +42,8 @@ impl Default for PeerOptions {
             down: false,
             drain: false,
             slow_start_ms: 0,
+            ends_when_down: false,
+            ends_backups_when_up: false,
         }
     }
 }
@@ -52,6 +58,10 @@ const ILL: u8 = 1;
 const AWAITED: u8 = 2;
 /// Added to these while the peer is ejected.
 const EJECTED: u8 = 1 << 7;
+/// What keeps it out. The other bits say what its marks mean to others.
+const OUT: u8 = ILL | AWAITED | EJECTED;
+const ENDS_WHEN_DOWN: u8 = 1 << 5;
+const ENDS_BACKUPS: u8 = 1 << 6;
 
 /// Where a peer stands in the indexes of its tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -95,7 +105,7 @@ plain! {
         place: u8,
         /// Set for the length of a pick whose request tried this peer already.
         pub(crate) frozen: u8,
-        /// 0, or what checks and answers say against it.
+        /// What checks and answers say against it, and what its marks do.
         health: u8,
     }
 }
@@ -151,6 +161,7 @@ impl Peer {
         self.fail_timeout = fresh.fail_timeout;
         self.slow_start_ms = fresh.slow_start_ms;
         self.down = fresh.down;
+        self.health = self.health & OUT | fresh.health;
         if self.weight != fresh.weight {
             self.weight = fresh.weight;
             self.effective = fresh.weight;
@@ -172,6 +183,8 @@ impl Peer {
             down: self.is_down(),
             drain: self.is_draining(),
             slow_start_ms: self.slow_start_ms,
+            ends_when_down: self.ends_when_down(),
+            ends_backups_when_up: self.ends_backups_when_up(),
         }
     }
 
@@ -185,6 +198,8 @@ impl Peer {
             fail_timeout: options.fail_timeout,
             slow_start_ms: options.slow_start_ms,
             down: down(options.down, options.drain),
+            health: if options.ends_when_down { ENDS_WHEN_DOWN } else { 0 }
+                | if options.ends_backups_when_up { ENDS_BACKUPS } else { 0 },
             ..Peer::default()
         }
     }
@@ -216,17 +231,17 @@ impl Peer {
 
     /// Whether it takes part in picks as long as it is healthy and has room.
     pub(crate) fn is_in(&self) -> bool {
-        self.down == 0 && self.health == 0
+        self.down == 0 && self.health & OUT == 0
     }
 
     /// Whether not even clients that are bound to it may be sent to it.
     pub(crate) fn is_barred(&self) -> bool {
-        self.is_down() || self.is_vacant() || self.health != 0
+        self.is_down() || self.is_vacant() || self.health & OUT != 0
     }
 
     /// What active checks say of it.
     pub fn health(&self) -> Health {
-        match self.health & !EJECTED {
+        match self.health & (ILL | AWAITED) {
             0 => Health::Well,
             ILL => Health::Ill,
             _ => Health::Awaited,
@@ -239,7 +254,22 @@ impl Peer {
             Health::Ill => ILL,
             Health::Awaited => AWAITED,
         };
-        self.health = self.health & EJECTED | health;
+        self.health = self.health & !(ILL | AWAITED) | health;
+    }
+
+    /// Whether it was marked down: by an operator, by its checks, or for doing worse than others.
+    pub(crate) fn is_marked_down(&self) -> bool {
+        self.is_down() || self.health() == Health::Ill || self.is_ejected()
+    }
+
+    /// What is under way at it ends when it is marked down.
+    pub fn ends_when_down(&self) -> bool {
+        self.health & ENDS_WHEN_DOWN != 0
+    }
+
+    /// What is under way at backups ends when it is up again.
+    pub fn ends_backups_when_up(&self) -> bool {
+        self.health & ENDS_BACKUPS != 0
     }
 
     /// Whether it is out because it did worse than others.

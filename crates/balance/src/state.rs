@@ -98,6 +98,10 @@ plain! {
         pub(crate) factor: u32,
         /// The most requests under way at all peers together; 0 is no limit.
         pub(crate) most_requests: u32,
+        /// Counts the marks of peers that may end what is under way.
+        pub(crate) marks: u32,
+        /// How often a primary came up that sends clients of backups away.
+        pub(crate) ups: u32,
         pub(crate) unused: u32,
     }
 }
@@ -359,7 +363,9 @@ impl State<'_> {
     pub(crate) fn change(&mut self, peer: PeerIndex, change: impl FnOnce(&mut Peer)) {
         let Some(index) = self.known(peer) else { return };
         let before = self.peers[index].is_in();
+        let was_down = self.peers[index].is_marked_down();
         change(&mut self.peers[index]);
+        self.note_marks(peer, before, was_down);
         match (before, self.peers[index].is_in()) {
             (true, false) => self.head.up -= 1,
             (false, true) => {
@@ -627,6 +633,6 @@ mod tests {
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
         assert_eq!(size_of::<Tier>(), 56);
-        assert_eq!(size_of::<Head>(), 8 + 80 + 2 * 56 + 32);
+        assert_eq!(size_of::<Head>(), 8 + 80 + 2 * 56 + 40);
     }
 }

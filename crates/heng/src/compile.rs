@@ -8,13 +8,13 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use config::{Block, Diagnostic, Scope, Sink, Tree, in_order, refuses};
+use config::{Block, Diagnostic, Node, Scope, Sink, Tree, in_order, refuses};
 use session::access::Clients;
 use session::log::{self, Log, LogFiles};
 use session::network::Network;
 use session::zones::Zones;
 use system::driver;
-use system::process::{self, Account};
+use system::process::{self, Account, Keep};
 
 use crate::directives::{self as d, Affinity, Debugged, EnvironmentEntry, UserNames, WorkerCount};
 use crate::engines::{Engine, Surroundings, Wanted};
@@ -35,8 +35,9 @@ pub struct Core {
     pub affinity: Option<Affinity>,
     pub priority: i32,
     pub descriptor_limit: Option<u64>,
-    /// Connections to backends may come from foreign addresses (`proxy_bind ... transparent`).
-    pub transparent: bool,
+    /// Sockets are bound to foreign addresses (`proxy_bind ... transparent`, `listen ... udp
+    /// transparent`).
+    pub keep: Keep,
     pub core_limit: Option<u64>,
     pub shutdown_timeout_ms: Option<u64>,
     pub working_directory: Option<PathBuf>,
@@ -174,7 +175,7 @@ fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> 
         affinity,
         priority: root.get(&d::WORKER_PRIORITY),
         descriptor_limit: root.find(&d::WORKER_RLIMIT_NOFILE),
-        transparent: binds_transparently(&root.tree().root),
+        keep: kept_rights(&root.tree().root),
         core_limit: root.find(&d::WORKER_RLIMIT_CORE),
         shutdown_timeout_ms: root.find(&d::WORKER_SHUTDOWN_TIMEOUT).filter(|&ms| ms > 0),
         working_directory: root.find(&d::WORKING_DIRECTORY).map(PathBuf::from),
@@ -205,14 +206,20 @@ fn compile_debugged(events: &Scope<'_>) -> Vec<Clients> {
     found
 }
 
-/// Whether a directive such as `proxy_bind` asks for foreign addresses, whatever engine it is for:
-/// workers keep the right to them.
-fn binds_transparently(block: &Block) -> bool {
-    block.nodes.iter().any(|node| {
-        let binds = node.name.bytes().ends_with(b"_bind")
-            && node.args.get(1).is_some_and(|word| word.bytes() == b"transparent");
-        binds || node.block.as_ref().is_some_and(binds_transparently)
-    })
+/// What workers must go on to be able to do: a directive such as `proxy_bind` may ask for foreign
+/// addresses, whatever engine it is for, and answers to packets that were meant for others leave
+/// from these and their ports.
+fn kept_rights(block: &Block) -> Keep {
+    let needs = |node: &Node| {
+        let says = |what: &[u8]| node.args.iter().skip(1).any(|word| word.bytes() == what);
+        let inside = node.block.as_ref().map_or(Keep::Nothing, kept_rights);
+        match node.name.bytes() {
+            b"listen" if says(b"udp") && says(b"transparent") => Keep::ForeignPorts,
+            name if name.ends_with(b"_bind") && says(b"transparent") => Keep::ForeignAddresses,
+            _ => inside,
+        }
+    };
+    block.nodes.iter().map(needs).max().unwrap_or(Keep::Nothing)
 }
 
 /// Directives that change nothing here are looked at all the same, so that the test which finds

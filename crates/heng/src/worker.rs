@@ -20,7 +20,7 @@ use session::log::{Level, Log, flush_all, flusher, no_context};
 use session::{budget, counters, log, log_errno};
 use system::driver::{self, Interest, Source};
 use system::identity::identity;
-use system::process::{self, Keep, Pid, Resource};
+use system::process::{self, Pid, Resource};
 use system::signals::{Received, Signal, SignalQueue};
 use system::title;
 
@@ -147,8 +147,7 @@ fn take_rights(core: &Core, number: usize, log: &Log) -> Result<(), Fatal> {
         }
     }
     if let Some(account) = core.account.as_ref().filter(|_| process::is_superuser()) {
-        let keep = if core.transparent { Keep::ForeignAddresses } else { Keep::Nothing };
-        process::become_account(account, keep).map_err(|failed| {
+        process::become_account(account, core.keep).map_err(|failed| {
             let (call, errno) = (failed.call, failed.error.into());
             log_errno!(log, Level::Emerg, errno, None, &no_context, "{call} failed");
             Fatal

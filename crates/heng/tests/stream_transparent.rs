@@ -1,5 +1,5 @@
-//! Connections that are taken on their way to somebody else, and go on there with the client's
-//! own address: in namespaces of the network, which only the superuser can make.
+//! Connections and packets that are taken on their way to somebody else, and go on there with the
+//! client's own address: in namespaces of the network, which only the superuser can make.
 //!
 //! ```text
 //!   client 10.1.0.2 ---- 10.1.0.1 router 10.2.0.1 ---- 10.2.0.2 server
@@ -16,8 +16,8 @@ struct Network {
 
 impl Network {
     /// Nothing when this user or this machine cannot make one.
-    fn new() -> Option<Network> {
-        let network = Network { name: format!("heng{}", std::process::id()) };
+    fn new(of: &str) -> Option<Network> {
+        let network = Network { name: format!("heng{of}{}", std::process::id()) };
         let name = |part: &str| network.of(part);
         let (client, router, server) = (name("c"), name("r"), name("s"));
         let mut script = String::new();
@@ -98,10 +98,7 @@ const TRANSPARENT: &str = "log_format way '$remote_addr $server_addr:$server_por
 
 #[test]
 fn intercepted_connections_reach_whom_they_were_meant_for() {
-    let Some(network) = Network::new() else {
-        eprintln!("SKIPPED: namespaces of the network need the superuser, ip and nft");
-        return;
-    };
+    let Some(network) = Network::new("t") else { return skip() };
     let far = Server::start(
         Config::stream("server { listen 10.2.0.2:7; return '$remote_addr $server_addr'; }")
             .program(network.program("s")),
@@ -112,6 +109,62 @@ fn intercepted_connections_reach_whom_they_were_meant_for() {
     let answer = network.run("c", "exec 3<>/dev/tcp/10.2.0.2/7; cat <&3");
     assert_eq!(answer, "10.1.0.2 10.2.0.2");
     near.wait_for_access("10.1.0.2 10.2.0.2:7 10.2.0.2:7");
+    drop((near, far));
+}
+
+fn skip() {
+    eprintln!("SKIPPED: namespaces of the network need the superuser, ip and nft");
+}
+
+/// A server of packets that says who asked.
+const ECHO: &str = "server { listen 10.2.0.2:7 udp; return '$remote_addr $server_addr'; }";
+
+/// Two packets from one socket that accepts answers only from the address that it asks, and what
+/// comes back.
+fn asks_twice(address: &str) -> String {
+    let ask = "printf q >&3; timeout 20 dd bs=512 count=1 status=none <&3; echo -n ';'";
+    format!("exec 3<>/dev/udp/{address}; {ask}; {ask}")
+}
+
+#[test]
+fn intercepted_packets_reach_whom_they_were_meant_for() {
+    let Some(network) = Network::new("u") else { return skip() };
+    let far = Server::start(Config::stream(ECHO).program(network.program("s")));
+    let near = Server::start(
+        Config::stream(
+            "log_format way '$remote_addr $server_addr:$server_port $upstream_addr';
+             access_log %%DIR%%/logs/access.log way;
+             server { listen %%PORT_0%% udp transparent; proxy_bind $remote_addr transparent;
+                 proxy_pass $server_addr:$server_port; proxy_requests 2; proxy_responses 1; }",
+        )
+        .program(network.program("r")),
+    );
+    let rules = net_setup(&near, &["--print"]).0;
+    network.run("r", &format!("set -e\n{rules}"));
+    let answers = network.run("c", &asks_twice("10.2.0.2/7"));
+    assert_eq!(answers, "10.1.0.2 10.2.0.2;10.1.0.2 10.2.0.2;");
+    near.wait_for_access("10.1.0.2 10.2.0.2:7 10.2.0.2:7");
+    drop((near, far));
+}
+
+#[test]
+fn intercepted_packets_may_go_elsewhere_and_answers_come_from_whom_was_asked() {
+    let Some(network) = Network::new("g") else { return skip() };
+    let far = Server::start(Config::stream(ECHO).program(network.program("s")));
+    let near = Server::start(
+        Config::stream(
+            "upstream far { server 10.2.0.2:7; }
+             server { listen 0.0.0.0:%%PORT_0%% udp transparent; proxy_pass far; }",
+        )
+        .program(network.program("r")),
+    );
+    let rules = net_setup(&near, &["--print"]).0;
+    network.run("r", &format!("set -e\n{rules}"));
+    // Nobody has these addresses; the second one is asked for under the listener's own port.
+    for address in ["10.2.0.77/9".to_owned(), format!("10.2.0.78/{}", near.port(0))] {
+        let answers = network.run("c", &asks_twice(&address));
+        assert_eq!(answers, "10.2.0.1 10.2.0.2;10.2.0.1 10.2.0.2;", "{address}");
+    }
     drop((near, far));
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
-use system::driver::{Interest, Source};
+use system::driver::{Handle, Interest, Source};
 use system::socket::{self, SocketError};
 
 use crate::buffer::Block;
@@ -424,6 +424,11 @@ impl Stream {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         let pending = socket::take_error(self.as_fd())?;
         Ok(pending.map(|errno| io::Error::from_raw_os_error(errno.0)))
+    }
+
+    /// Names the connection for whoever may have to end it.
+    pub fn handle(&self) -> Handle {
+        self.source.handle()
     }
 
     /// Gives the socket away, unwatched. What nobody has read yet may be lost.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 use net::datagram::DatagramListener;
 use net::{Block, Stream};
 use system::socket::Address;
+
+use crate::senders::Sender;
 
 /// Packets that wait for their session at most; further ones are lost, as on a busy line.
 const WAITING: usize = 256;
@@ -27,8 +29,11 @@ pub enum Client {
 pub struct Packets {
     pub(crate) socket: Rc<DatagramListener>,
     pub(crate) inbox: Rc<Inbox>,
-    /// The address that they came to, when the socket has several.
-    pub(crate) local: Option<IpAddr>,
+    /// The address that they came to, when the socket has several. The port is 0 where it is the
+    /// socket's.
+    pub(crate) local: Option<SocketAddr>,
+    /// Answers leave from here when that is not the socket's port.
+    pub(crate) sender: Option<Rc<Sender>>,
     pub(crate) peer: Address,
 }
 
@@ -92,7 +97,10 @@ impl Inbox {
 impl Packets {
     /// Answers with one packet.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.send_to(bytes, &self.peer, self.local)
+        match &self.sender {
+            Some(sender) => sender.send(bytes, &self.peer),
+            None => self.socket.send_to(bytes, &self.peer, self.local.map(|local| local.ip())),
+        }
     }
 }
 
@@ -114,7 +122,10 @@ impl Client {
             Client::Packets(packets) => {
                 let bound = system::socket::local_address(packets.socket.as_fd()).ok()?;
                 Some(match (packets.local, &bound) {
-                    (Some(ip), Address::Inet(bound)) => Address::Inet((ip, bound.port()).into()),
+                    (Some(to), Address::Inet(bound)) if to.port() == 0 => {
+                        Address::Inet((to.ip(), bound.port()).into())
+                    }
+                    (Some(to), _) => Address::Inet(to),
                     _ => bound,
                 })
             }

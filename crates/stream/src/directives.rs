@@ -63,9 +63,10 @@ pub static LISTEN: Directive<Listen> = Directive::new("listen", &[STREAM_SERVER]
          `server_name` claims; otherwise it is the first one.\n\
          - `proxy_protocol`: connections begin with a header of the PROXY protocol, version 1 or \
          2; see `set_real_ip_from`.\n\
-         - `transparent`: connections that were meant for other addresses are taken when the \
-         machine's rules lead them here; `$server_addr` and `$server_port` are what the client \
-         wanted. `heng net-setup --print` shows such rules. Needs the rights of root.\n\
+         - `transparent`: connections, or packets, that were meant for other addresses are taken \
+         when the machine's rules lead them here; `$server_addr` and `$server_port` are what the \
+         client wanted, and answers seem to come from there. `heng net-setup --print` shows such \
+         rules. Needs the rights of root.\n\
          - `bind`, and each option of the socket: a socket of its own for this address although \
          another one listens on all addresses.\n\
          - `reuseport`: a socket for each worker.\n\

@@ -30,6 +30,7 @@ mod proxy_protocol;
 mod rdp_preread;
 mod realip;
 mod returns;
+mod senders;
 mod served;
 mod server;
 mod session;

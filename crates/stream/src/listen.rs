@@ -91,7 +91,6 @@ fn incompatible(listen: &Listen, backlog: bool) -> Option<&'static str> {
         ("ssl", listen.ssl),
         ("so_keepalive", options.keepalive != Keepalive::System),
         ("proxy_protocol", listen.proxy_protocol),
-        ("transparent", options.transparent),
     ]
     .into_iter()
     .find_map(|(name, given)| given.then_some(name))

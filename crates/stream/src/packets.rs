@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use net::datagram::{Batch, DatagramListener, Packet};
@@ -26,16 +26,20 @@ use system::socket::Address;
 
 use crate::client::{Client, Inbox, Packets};
 use crate::journey;
+use crate::senders::Senders;
 use crate::served::Endpoint;
 use crate::session::Session;
 use crate::worker::Worker;
 
 /// Whose packets: the client, and the address that they came to where there are several.
-type Key = (Address, Option<IpAddr>);
+type Key = (Address, Option<SocketAddr>);
 
 /// The sessions of one socket.
 #[derive(Default)]
-pub(crate) struct Table(RefCell<HashMap<Key, Rc<Inbox>>>);
+pub(crate) struct Table {
+    sessions: RefCell<HashMap<Key, Rc<Inbox>>>,
+    senders: Rc<Senders>,
+}
 
 thread_local! {
     static BATCH: RefCell<Option<Box<Batch>>> = const { RefCell::new(None) };
@@ -80,7 +84,7 @@ pub(crate) async fn run(
             Either::Second(()) => break,
         }
     }
-    for inbox in table.0.take().into_values() {
+    for inbox in table.sessions.take().into_values() {
         inbox.close();
     }
 }
@@ -99,7 +103,7 @@ fn take(
     }
     let key = (packet.peer.clone(), packet.local);
     let is_nameless = matches!(packet.peer, Address::Unix(path) if path.as_os_str().is_empty());
-    if let Some(inbox) = table.0.borrow().get(&key).filter(|_| !is_nameless) {
+    if let Some(inbox) = table.sessions.borrow().get(&key).filter(|_| !is_nameless) {
         inbox.push(packet.bytes);
         return;
     }
@@ -109,21 +113,36 @@ fn take(
         log.write(Level::Alert, None, message, &no_context);
         return;
     };
+    let sender = match foreign_port(endpoint, packet.local).map(|at| table.senders.at(at)) {
+        None => None,
+        Some(Ok(sender)) => Some(sender),
+        Some(Err(error)) => {
+            let message = format_args!("{}() of a socket for answers failed", error.call);
+            log.fail(Level::Alert, error.errno, None, message, &no_context);
+            return;
+        }
+    };
     let inbox = Rc::new(Inbox::default());
     inbox.push(packet.bytes);
     let client = Client::Packets(Packets {
         socket: socket.clone(),
         inbox: inbox.clone(),
         local: packet.local,
+        sender,
         peer: packet.peer.clone(),
     });
     let local = if endpoint.has_several() { client.local() } else { None };
     let Some(served) = endpoint.served_at(local.as_ref()) else { return };
     let place = (worker.stream.clone(), endpoint.clone(), served);
     let mut session = Session::new(client, packet.peer.clone(), place, permit);
-    table.0.borrow_mut().insert(key.clone(), inbox);
+    table.sessions.borrow_mut().insert(key.clone(), inbox);
     session.keep(Entry { table: table.clone(), key: RefCell::new(Some(key)) });
     net::spawn(journey::run(session));
+}
+
+/// Where a packet was meant for, if that is another port than the listener's.
+fn foreign_port(endpoint: &Endpoint, local: Option<SocketAddr>) -> Option<SocketAddr> {
+    local.filter(|to| to.port() != 0 && Some(to.port()) != endpoint.address.port())
 }
 
 /// A session's place in the table, which it gives up at its end.
@@ -136,7 +155,7 @@ impl Entry {
     /// Leaves the table: further packets of the client begin a new session.
     pub(crate) fn leave(&self) {
         if let Some(key) = self.key.take() {
-            self.table.0.borrow_mut().remove(&key);
+            self.table.sessions.borrow_mut().remove(&key);
         }
     }
 }

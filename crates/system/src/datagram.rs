@@ -1,5 +1,6 @@
 //! Datagram sockets (`udp(7)`, `unix(7)`): many packets per call, the local address that a packet
-//! came to, and replies that leave from that address (`IP_PKTINFO`, `IPV6_PKTINFO`).
+//! came to, and replies that leave from that address (`IP_PKTINFO`, `IPV6_PKTINFO`). Packets that
+//! were meant for others say for whom (`IP_ORIGDSTADDR`, `IPV6_ORIGDSTADDR`).
 //!
 //! Every socket made here is non-blocking and closed by exec.
 
@@ -27,8 +28,9 @@ pub struct Packet<'b> {
     pub bytes: &'b [u8],
     /// Who sent it; an empty path for a unix socket without a name.
     pub peer: &'b Address,
-    /// The address that it came to, if the socket was asked to tell.
-    pub local: Option<IpAddr>,
+    /// The address that it came to, if the socket was asked to tell. The port is 0 unless the
+    /// socket takes packets that were meant for others: then it may be any.
+    pub local: Option<SocketAddr>,
     /// It was longer than the room for it.
     pub is_cut: bool,
 }
@@ -36,7 +38,7 @@ pub struct Packet<'b> {
 struct Received {
     length: usize,
     peer: Address,
-    local: Option<IpAddr>,
+    local: Option<SocketAddr>,
     is_cut: bool,
 }
 
@@ -134,6 +136,41 @@ pub(crate) fn tell_local_addresses(
         None => return Ok(()),
     };
     crate::socket::set_integer(socket, level, name, 1, call)
+}
+
+/// Lets the kernel tell with each packet for which address and port it was meant: a transparent
+/// socket gets those of others too.
+pub(crate) fn tell_destinations(
+    socket: BorrowedFd<'_>,
+    address: &Address,
+) -> Result<(), SocketError> {
+    let (level, name, call) = match address.ip() {
+        Some(IpAddr::V4(_)) => {
+            (libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR, "setsockopt(IP_RECVORIGDSTADDR)")
+        }
+        Some(IpAddr::V6(_)) => {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR, "setsockopt(IPV6_RECVORIGDSTADDR)")
+        }
+        None => return Ok(()),
+    };
+    crate::socket::set_integer(socket, level, name, 1, call)
+}
+
+/// Makes a datagram socket whose packets leave from `local`, which may be foreign and which
+/// others may have bound too. Needs `CAP_NET_RAW`. It is not meant to be read: its room for
+/// packets that come is the least that the kernel gives.
+///
+/// # Errors
+/// The call that failed and the kernel's reason.
+pub fn sender(local: SocketAddr) -> Result<OwnedFd, SocketError> {
+    let local = Address::Inet(local);
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = sys::socket_with(local.family(), SocketType::DGRAM, flags, None);
+    let socket = socket.named("socket")?;
+    sys::sockopt::set_socket_reuseaddr(&socket, true).named("setsockopt(SO_REUSEADDR)")?;
+    crate::socket::set_receive_buffer(socket.as_fd(), 1)?;
+    bind_before_connect(socket.as_fd(), &local, true)?;
+    Ok(socket)
 }
 
 /// Sends one packet to a peer, from a local address where one is given.
@@ -282,7 +319,7 @@ fn storage_of(address: &Address) -> Option<(libc::sockaddr_storage, libc::sockle
 }
 
 /// The local address in the control messages of a packet that was received.
-fn local_of(header: &libc::msghdr) -> Option<IpAddr> {
+fn local_of(header: &libc::msghdr) -> Option<SocketAddr> {
     // SAFETY: the kernel filled the control room of the header and set its length, and the room
     // outlives the header's use here. The macros walk inside that length.
     unsafe {
@@ -293,11 +330,22 @@ fn local_of(header: &libc::msghdr) -> Option<IpAddr> {
             match (message.cmsg_level, message.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info = data.cast::<libc::in_pktinfo>().read_unaligned();
-                    return Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into());
+                    let ip = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    return Some(SocketAddr::new(ip.into(), 0));
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
-                    return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                    return Some(SocketAddr::new(Ipv6Addr::from(info.ipi6_addr.s6_addr).into(), 0));
+                }
+                (libc::IPPROTO_IP, libc::IP_ORIGDSTADDR) => {
+                    let to = data.cast::<libc::sockaddr_in>().read_unaligned();
+                    let ip = Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr));
+                    return Some(SocketAddr::new(ip.into(), u16::from_be(to.sin_port)));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR) => {
+                    let to = data.cast::<libc::sockaddr_in6>().read_unaligned();
+                    let ip = Ipv6Addr::from(to.sin6_addr.s6_addr);
+                    return Some(SocketAddr::new(ip.into(), u16::from_be(to.sin6_port)));
                 }
                 _ => at = libc::CMSG_NXTHDR(header, at),
             }
@@ -353,9 +401,11 @@ mod tests {
 
     #[test]
     fn control_messages_fit() {
-        // SAFETY: these compute lengths.
-        let most = unsafe { libc::CMSG_SPACE(size_of::<libc::in6_pktinfo>() as u32) };
-        assert!(most as usize <= CONTROL);
+        for size in [size_of::<libc::in6_pktinfo>(), size_of::<libc::sockaddr_in6>()] {
+            // SAFETY: this computes a length.
+            let most = unsafe { libc::CMSG_SPACE(size as u32) };
+            assert!(most as usize <= CONTROL);
+        }
     }
 
     #[test]
@@ -372,10 +422,14 @@ mod tests {
             let packets: Vec<Packet<'_>> = batch.packets().collect();
             let texts: Vec<&[u8]> = packets.iter().map(|packet| packet.bytes).collect();
             assert_eq!(texts, [&b"one"[..], b"", b"three"]);
-            assert_eq!(packets[0].local, target.ip());
+            assert_eq!(
+                packets[0].local.map(|local| (local.ip(), local.port())),
+                Some((target.ip().unwrap(), 0))
+            );
             let peer = packets[0].peer;
             assert_eq!(*peer, local_address(client.as_fd()).unwrap());
-            send_to(server.as_fd(), b"answer", peer, packets[0].local).unwrap();
+            let local = packets[0].local.map(|local| local.ip());
+            send_to(server.as_fd(), b"answer", peer, local).unwrap();
             // The client's socket is connected: an answer from elsewhere would not reach it.
             let mut buffer = [0; 16];
             assert_eq!(crate::socket::receive(client.as_fd(), &mut buffer).unwrap(), 6);

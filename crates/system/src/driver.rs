@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 pub use ahead::has_unsent;
-pub use io::{Interest, Source};
+pub use io::{Handle, Interest, Source};
 pub use state::{memory, precise_now_us, reports_errors, start, stop, wall};
 pub use task::{block_on, defer, live_tasks, spawn};
 pub use timer::Timer;

@@ -449,12 +449,14 @@ pub struct AccountError {
 }
 
 /// What a process may still do when it is not the superuser any more.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Keep {
     /// What every user may.
     Nothing,
     /// Make connections that seem to come from foreign addresses (`IP_TRANSPARENT`, ip(7)).
     ForeignAddresses,
+    /// And bind to any port of such addresses, those below 1024 too.
+    ForeignPorts,
 }
 
 /// Gives up the superuser's rights: group, supplementary groups, user; in that order, because
@@ -482,22 +484,28 @@ pub fn become_account(account: &Account, keep: Keep) -> Result<(), AccountError>
     if unsafe { libc::setuid(*user) } != 0 {
         return Err(failed(format!("setuid({user})")));
     }
-    if keep == Keep::ForeignAddresses && !keep_capability(CAP_NET_RAW) {
-        return Err(failed("capset()".to_owned()));
+    let capabilities = match keep {
+        Keep::Nothing => return Ok(()),
+        Keep::ForeignAddresses => CAP_NET_RAW,
+        Keep::ForeignPorts => CAP_NET_RAW | CAP_NET_BIND_SERVICE,
+    };
+    match keep_capabilities(capabilities) {
+        true => Ok(()),
+        false => Err(failed("capset()".to_owned())),
     }
-    Ok(())
 }
 
 /// capabilities(7).
-const CAP_NET_RAW: u32 = 13;
+const CAP_NET_BIND_SERVICE: u32 = 1 << 10;
+const CAP_NET_RAW: u32 = 1 << 13;
 
-/// Keeps one of the capabilities that the process still has, and no other.
-fn keep_capability(number: u32) -> bool {
+/// Keeps some of the capabilities that the process still has, and no others.
+fn keep_capabilities(these: u32) -> bool {
     /// `_LINUX_CAPABILITY_VERSION_3`, whose sets are two words each (capset(2)).
     const VERSION: u32 = 0x2008_0522;
     let header = [VERSION, 0];
     // Effective, permitted and inheritable; first the lower words, then the upper ones.
-    let sets = [1 << number, 1 << number, 0, 0, 0, 0_u32];
+    let sets = [these, these, 0, 0, 0, 0];
     // SAFETY: the pointers are to a header of this version and to its two sets, which the call
     // only reads.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) == 0 }

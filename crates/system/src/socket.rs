@@ -257,8 +257,15 @@ pub fn listen_leniently(
     if options.transparent {
         set_transparent(socket.as_fd(), address)?;
     }
-    if options.transport == Transport::Datagram && address.is_wildcard() {
-        datagram::tell_local_addresses(socket.as_fd(), address)?;
+    match options.transport {
+        Transport::Stream => {}
+        Transport::Datagram if options.transparent => {
+            datagram::tell_destinations(socket.as_fd(), address)?;
+        }
+        Transport::Datagram if address.is_wildcard() => {
+            datagram::tell_local_addresses(socket.as_fd(), address)?;
+        }
+        Transport::Datagram => {}
     }
     // Buffer sizes must stand before listen(): accepted sockets inherit the window scale.
     set_buffers(socket.as_fd(), options, complain);

@@ -157,6 +157,7 @@ impl Group {
             return Err(Refusal::NoBackups);
         }
         let tier = if is_backup { Tier::Backup } else { Tier::Primary };
+        let member = &Member { options: self.choice().marks.on(member.options), ..member.clone() };
         let added = self.shared_work(|shared, state| {
             let origin = match self.state.get() {
                 Some(_) => Origin::Configured,
@@ -206,6 +207,7 @@ impl Group {
                 slow_start_ms: change.slow_start_ms.unwrap_or(options.slow_start_ms),
                 down,
                 drain: drain && !(down && change.down.is_some()),
+                ..options
             };
             state.reconfigure(place, &options);
             let route = change.route.clone().or(record.route.clone());

@@ -28,6 +28,7 @@ use system::socket::SocketError;
 
 use crate::book::Count;
 use crate::group::{Group, Idle};
+use crate::marks::Watch;
 use crate::methods::Moment;
 
 /// The picks of one request.
@@ -334,8 +335,16 @@ impl Attempts {
             Some(Ok(stream)) => stream,
         };
         let owner = how.owner;
-        let idle = Idle { stream, requests: 1, born_ms: net::now(), owner, attached: None, permit };
+        let watch = self.group.watch(peer, Some(stream.handle()));
+        let (born_ms, requests) = (net::now(), 1);
+        let idle = Idle { stream, requests, born_ms, owner, attached: None, permit, watch };
         Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
+    }
+
+    /// Watches the marks of the peer of the open attempt, for what has no connection. Nothing
+    /// unless the group asks for it.
+    pub fn watch(&self) -> Option<Watch> {
+        self.group.watch(self.current?, None)
     }
 
     /// Ends the open attempt, if there is one. [`Verdict::Disabled`] when the failure took the
@@ -525,9 +534,10 @@ impl Lease {
         self.group.keep_idle(self.peer, self.idle);
     }
 
-    /// Takes the connection out of the group's hands, for upgrades.
-    pub fn into_stream(self) -> (Stream, Permit) {
-        (self.idle.stream, self.idle.permit)
+    /// Takes the connection out of the group's hands, for upgrades. It ends when its peer's marks
+    /// say so for as long as the watch lives.
+    pub fn into_stream(self) -> (Stream, Permit, Option<Watch>) {
+        (self.idle.stream, self.idle.permit, self.idle.watch)
     }
 }
 

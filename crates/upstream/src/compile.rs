@@ -18,6 +18,7 @@ use crate::directives::{
     START_UNRESOLVED, STREAM_BLOCK, Server, ZONE, ZoneLine,
 };
 use crate::group::{Group, Keepalive, Member, Settings};
+use crate::marks::Endings;
 use crate::methods::{self, Choice};
 use crate::names::NameLine;
 use crate::resolver::Resolvers;
@@ -225,6 +226,7 @@ fn compile_block(
     state: Option<&StateFile>,
 ) -> Settings {
     let mut servers = scope.nodes_local(&SERVER);
+    let marks = Endings::compile(scope);
     if let Some(StateFile { span, servers: kept, .. }) = state {
         servers = kept.iter().map(|server| (server.clone(), *span)).collect();
     } else if !scope.has_local(&SERVER) {
@@ -232,7 +234,11 @@ fn compile_block(
     } else if !servers.is_empty() && servers.iter().all(|(server, _)| server.backup) {
         scope.error(scope.span(), format!("no servers in upstream \"{name}\""));
     }
-    let (choice, chosen_at) = methods::compile(scope);
+    for (server, _) in &mut servers {
+        server.options = marks.on(server.options);
+    }
+    let (mut choice, chosen_at) = methods::compile(scope);
+    choice.marks = marks.with(servers.iter().map(|(server, _)| &server.options));
     let mut settings = Settings {
         name: name.into(),
         choice,
@@ -280,6 +286,7 @@ fn compile_names(group: &Group, scope: &Scope<'_>, surroundings: &Surroundings<'
     let mut lines = Vec::new();
     for (server, _) in scope.nodes_local(&SERVER) {
         let Server { text, target, options, backup, route, resolve, service } = server;
+        let options = group.choice().marks.on(options);
         // A name that was unknown at the start may become known.
         let is_missed = || {
             let is_name = matches!(target.host, Host::Name(_));

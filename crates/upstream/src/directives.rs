@@ -5,7 +5,7 @@ use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read
 use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
 use crate::target::{Host, Target};
-use crate::{guard, methods};
+use crate::{guard, marks, methods};
 
 /// The blocks of both engines.
 const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
@@ -37,6 +37,8 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &ZONE,
     &crate::state::STATE,
     &START_UNRESOLVED,
+    &marks::ON_MARKED_DOWN,
+    &marks::ON_MARKED_UP,
     &KEEPALIVE,
     &KEEPALIVE_REQUESTS,
     &KEEPALIVE_TIME,
@@ -111,7 +113,8 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
     .syntax(
         "server ADDRESS [weight=N] [max_fails=N] [fail_timeout=TIME] [max_conns=N] \
          [slow_start=TIME] \
-         [backup] [down] [resolve] [service=NAME] [drain] [route=NAME];",
+         [backup] [down] [resolve] [service=NAME] [drain] [route=NAME] \
+         [on_marked_down=shutdown_sessions] [on_marked_up=shutdown_backup_sessions];",
     )
     .text(
         "One server of the group: `HOST`, `HOST:PORT` or `unix:PATH`; the port is 80 unless \
@@ -134,7 +137,9 @@ pub static SERVER: Directive<Server> = Directive::new("server", BLOCKS, server)
          name (DNS SRV; `http` means `_http._tcp`); hosts beyond the first priority are backups.\n\
          - `drain`: used only for clients that are bound to it (`sticky`).\n\
          - `route=NAME`: the name by which `sticky` binds clients to it, of at most 32 characters; \
-         unless given, a hash of its address.",
+         unless given, a hash of its address.\n\
+         - `on_marked_down=shutdown_sessions`, `on_marked_up=shutdown_backup_sessions`: what the \
+         directives of these names say, for this server alone.",
     )
     .example(
         "upstream backend {\n    server 127.0.0.1:8081 weight=5 max_fails=3 fail_timeout=30s;\n    \
@@ -241,6 +246,8 @@ fn server(args: &Args<'_>) -> Result<Server, Invalid> {
             b"backup" => backup = true,
             b"down" => (options.down, options.drain) = (true, false),
             b"drain" => (options.down, options.drain) = (false, true),
+            b"on_marked_down=" if value == marks::DOWN_WORD => options.ends_when_down = true,
+            b"on_marked_up=" if value == marks::UP_WORD => options.ends_backups_when_up = true,
             b"resolve" => resolve = true,
             b"service=" if value.is_empty() => return Err(Invalid::new("service is empty").at(i)),
             b"service=" => service = Some(String::from_utf8_lossy(value).into_owned()),
@@ -336,6 +343,8 @@ mod tests {
             "weight=5000000000",
             "max_fails=-1",
             "max_conns=k",
+            "on_marked_down=on",
+            "on_marked_up=shutdown_sessions",
             "fail_timeout=10ms",
             "backup=1",
             "bogus",

@@ -20,6 +20,7 @@ use system::socket::Address;
 use crate::attempts::{Attempts, KIND_SHIFT};
 use crate::guard::Retries;
 use crate::home::Home;
+use crate::marks::{Watch, Watched};
 use crate::membership::{ZonePlace, options};
 use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
@@ -197,6 +198,8 @@ pub struct Group {
     keepalive: Keepalive,
     queue: Queue,
     retries: Retries,
+    /// Connections that may have to end with their peer; nothing where none has to.
+    pub(crate) watched: Option<Rc<Watched>>,
     live: RefCell<Live>,
 }
 
@@ -227,6 +230,8 @@ pub(crate) struct Idle {
     pub(crate) attached: Option<Rc<dyn Any>>,
     /// One of the worker's connections, kept or in use.
     pub(crate) permit: Permit,
+    /// Its peer's marks may end it.
+    pub(crate) watch: Option<Watch>,
 }
 
 impl Idle {
@@ -294,9 +299,11 @@ impl Group {
         };
         let queue = Queue::new(settings.choice.queue);
         let retries = Retries::new(settings.choice.budget, settings.choice.breaker);
+        let watched = settings.choice.marks.matter().then(Rc::default);
         Rc::new(Group {
             queue,
             retries,
+            watched,
             name: settings.name,
             roster: RefCell::new(Roster { generation: 0, peers }),
             wanted,

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use balance::outlier::{Grade, Sign};
 use balance::{
-    Ask, Block, Block1k, Block16k, Block64, Block128k, Health, Index, Members, Memory, PeerIndex,
-    State, Took, Tried, Verdict,
+    Ask, Block, Block1k, Block16k, Block64, Block128k, Health, Index, Marks, Members, Memory,
+    PeerIndex, State, Took, Tried, Verdict,
 };
 use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
@@ -228,7 +228,23 @@ impl Home {
         self.look(|state| state.peers().get(peer as usize).map_or(0, balance::Peer::conns))
     }
 
-    fn look<R>(&mut self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
+    /// See [`State::marks`].
+    pub(crate) fn marks(&mut self, now_ms: u64) -> u32 {
+        self.look(|state| state.marks(now_ms))
+    }
+
+    /// See [`State::marks_of`].
+    pub(crate) fn marks_of(&mut self, peer: PeerIndex) -> Marks {
+        self.look(|state| state.marks_of(peer))
+    }
+
+    /// Whether what began with these counts has to end already.
+    pub(crate) fn is_marked_since(&mut self, peer: PeerIndex, then: Marks) -> bool {
+        self.look(|state| state.mark_since(peer, then).is_some())
+    }
+
+    /// Works on the state.
+    pub(crate) fn look<R>(&mut self, work: impl FnOnce(&mut State<'_>) -> R) -> R {
         match self {
             Home::Own(memory) => work(&mut memory.state()),
             Home::Zone(shared) => shared.with(work),

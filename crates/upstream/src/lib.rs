@@ -24,6 +24,7 @@ mod group;
 pub mod guard;
 pub mod health;
 mod home;
+pub mod marks;
 mod membership;
 pub mod methods;
 mod names;
@@ -37,12 +38,13 @@ pub mod target;
 pub use attempts::{
     Attempts, ConnectError, ConnectFailure, Connecting, KIND_SHIFT, Lease, NoPeer, Outcome,
 };
-pub use balance::{Health, Key, PeerIndex, PeerOptions, Verdict};
+pub use balance::{Health, Key, Mark, PeerIndex, PeerOptions, Verdict};
 pub use book::Statistics;
 pub use compile::{Groups, Surroundings, implied};
 pub use directives::DIRECTIVES;
 pub use followed::Followed;
 pub use group::{Group, Keepalive, Member, Peer, Settings};
+pub use marks::Watch;
 pub use methods::{Choice, KeySource, Moment};
 pub use queue::{NotServed, QueueLine};
 pub use records::Origin;

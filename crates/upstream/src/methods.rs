@@ -12,6 +12,7 @@ use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 
 use crate::directives::SERVER;
 use crate::guard::{Breaker, Budget, CIRCUIT_BREAKER, OUTLIER_DETECTION, RETRY_BUDGET};
+use crate::marks::Endings;
 use crate::queue::QueueLine;
 
 /// Those of which a block has one.
@@ -51,6 +52,8 @@ pub struct Choice {
     pub breaker: Breaker,
     /// Until when `least_time` measures.
     pub moment: Moment,
+    /// See `on_marked_down` and `on_marked_up`.
+    pub marks: Endings,
 }
 
 /// A moment of an answer that an algorithm can measure.
@@ -125,6 +128,7 @@ impl Choice {
             budget: None,
             breaker: Breaker { max_requests: 0, max_retries: 0 },
             moment: Moment::Head,
+            marks: Endings::NONE,
         }
     }
 

@@ -88,6 +88,12 @@ fn text_of(servers: &[Status]) -> String {
         if let Some(route) = route {
             let _ = write!(text, " route={route}");
         }
+        if options.ends_when_down {
+            text.push_str(" on_marked_down=shutdown_sessions");
+        }
+        if options.ends_backups_when_up {
+            text.push_str(" on_marked_up=shutdown_backup_sessions");
+        }
         for (word, is_set) in
             [("backup", *is_backup), ("down", options.down), ("drain", options.drain)]
         {

@@ -128,6 +128,7 @@ impl Place<'_> {
                 slow_start_ms: change.slow_start_ms.unwrap_or(defaults.slow_start_ms),
                 down: change.down.unwrap_or(false),
                 drain: change.drain.unwrap_or(false),
+                ..defaults
             },
         };
         let id = self.group.add(&member, settings.backup.unwrap_or(false)).map_err(fault)?;

@@ -268,7 +268,7 @@ fn tunnel(
     };
     record_end(x, started, None);
     let rest: Option<Chunk> = answer.rest;
-    let (stream, permit) = answer.lease.into_stream();
+    let (stream, permit, watch) = answer.lease.into_stream();
     x.response.body = Body::Tunnel(Box::new(move |connection| {
         Box::pin(async move {
             let (mut to_server, mut to_client) = (OutQueue::new(), OutQueue::new());
@@ -282,7 +282,7 @@ fn tunnel(
             let client = &connection.stream;
             let relayed = relay(client, &stream, to_server, to_client, &relaying, ending).await;
             attempts.done(Outcome::Ok);
-            drop(permit);
+            drop((permit, watch));
             relayed.to_first
         })
     }));

@@ -1,18 +1,20 @@
 //! TCP sessions: bytes both ways until one side, or silence, ends it.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::task::Poll;
 
 use net::{Closing, OutQueue, Side, TunnelEnd, TunnelSettings, tunnel};
 use session::log::Level;
 use system::errno::Errno;
-use upstream::Group;
+use upstream::{Group, Mark, Outcome, Watch};
 
 use super::connect::{connected, connection, done, header};
 use super::settings::Settings;
 use crate::client::Client;
-use crate::journey::{INTERNAL_ERROR, OK};
+use crate::journey::{BAD_GATEWAY, INTERNAL_ERROR, OK};
 use crate::session::Session;
 use crate::upstreams;
 
@@ -25,7 +27,7 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
     };
     let local = system::socket::local_address(lease.stream().as_fd()).ok();
     connected(s, &mut attempts, local);
-    let (stream, _permit) = lease.into_stream();
+    let (stream, _permit, watch) = lease.into_stream();
     let mut to_second = OutQueue::new();
     // Below TLS it was sent before the handshake.
     let header = if settings.ssl.is_some() { Vec::new() } else { header(s, settings.header) };
@@ -50,12 +52,41 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
         let Client::Connection(Some(client)) = &s.client else { return INTERNAL_ERROR };
         let session: &Session = s;
         let tell = |side, error: io::Error| broken(session, side, &error, Doing::Reading);
-        tunnel(client, &stream, to_second, &how, &counts, tell).await
+        let moving = tunnel(client, &stream, to_second, &how, &counts, tell);
+        match &watch {
+            None => Ok(moving.await),
+            Some(watch) => unless_marked(watch, moving).await,
+        }
     };
     note_traffic(s);
-    done(s, &mut attempts);
-    ended(s, end);
-    OK
+    match end {
+        Ok(end) => {
+            done(s, &mut attempts);
+            ended(s, end);
+            OK
+        }
+        Err(mark) => {
+            attempts.done(Outcome::NotCounted);
+            marked(s, mark);
+            BAD_GATEWAY
+        }
+    }
+}
+
+/// What a session comes to, unless its peer is marked before (`on_marked_down`).
+async fn unless_marked<T>(watch: &Watch, moving: impl Future<Output = T>) -> Result<T, Mark> {
+    let mut moving = std::pin::pin!(moving);
+    poll_fn(|cx| match watch.poll_marked(cx) {
+        Poll::Ready(mark) => Poll::Ready(Err(mark)),
+        Poll::Pending => moving.as_mut().poll(cx).map(Ok),
+    })
+    .await
+}
+
+/// The session ends because of what happened to its peer.
+pub(super) fn marked(s: &Session, mark: Mark) {
+    let reason = upstream::marks::reason(mark);
+    s.log_error(Level::Warn, format_args!("session is closed, for its server {reason},"));
 }
 
 /// What the logs want to know about the bytes of the last way.

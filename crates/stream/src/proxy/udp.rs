@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 use net::{Datagrams, Timer};
 use session::log::Level;
 use system::errno::Errno;
-use upstream::{Attempts, Group};
+use upstream::{Attempts, Group, Mark, Outcome};
 
 use super::connect::{self, connected};
 use super::settings::Settings;
-use super::tcp::note_traffic;
+use super::tcp::{marked, note_traffic};
 use crate::client::{Client, Packets};
 use crate::journey::{BAD_GATEWAY, INTERNAL_ERROR, OK};
 use crate::packets::{Entry, with_batch};
@@ -50,7 +50,12 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
     let end = {
         let session: &Session = s;
         let Client::Packets(client) = &session.client else { return INTERNAL_ERROR };
-        poll_fn(|cx| exchange.poll(cx, session, client, &socket)).await
+        let watch = attempts.watch();
+        poll_fn(|cx| match watch.as_ref().map(|watch| watch.poll_marked(cx)) {
+            Some(Poll::Ready(mark)) => Poll::Ready(End::Marked(mark)),
+            _ => exchange.poll(cx, session, client, &socket),
+        })
+        .await
     };
     note_traffic(s);
     exchange.ended(s, &mut attempts, end)
@@ -64,6 +69,8 @@ enum End {
     TimedOut,
     /// The worker takes no more packets.
     Closing,
+    /// The peer was marked, and its sessions end with that.
+    Marked(Mark),
     /// The peer is not there.
     Failed(io::Error),
     /// The peer could not be sent to.
@@ -241,6 +248,11 @@ impl Exchange<'_> {
             End::Done => self.log_end(s, "udp done"),
             End::TimedOut if self.is_answered() => self.log_end(s, "udp timed out"),
             End::Closing => s.log_plainly(format_args!("disconnected on shutdown")),
+            End::Marked(mark) => {
+                attempts.done(Outcome::NotCounted);
+                marked(s, mark);
+                return BAD_GATEWAY;
+            }
             End::TimedOut => {
                 let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
                 s.log_errno(Level::Error, errno, format_args!("upstream timed out"));

@@ -443,6 +443,12 @@ impl Source {
         })
     }
 
+    /// Names the source, for whoever may have to end its connection.
+    pub fn handle(&self) -> Handle {
+        let generation = with(|s| s.ios.slots[self.index as usize].generation);
+        Handle { index: self.index, generation, here: PhantomData }
+    }
+
     /// Ends the watch with the kernel although the source was made `closing`: for an owner that
     /// gives the descriptor away instead of closing it, and drops the source at once.
     ///
@@ -502,6 +508,32 @@ impl Source {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The name of a source, which says nothing any more once the source is dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct Handle {
+    index: u32,
+    generation: u32,
+    /// The index means something on this thread only.
+    here: PhantomData<*const ()>,
+}
+
+impl Handle {
+    /// Ends the connection in both directions (`shutdown(2)`): whoever reads comes to its end,
+    /// whoever writes fails. False when the source is gone.
+    pub fn shut_down(&self) -> bool {
+        with(|s| {
+            let slot = s.ios.slots.get(self.index as usize);
+            let same = |slot: &&IoSlot| slot.generation == self.generation;
+            let Some(slot) = slot.filter(same).filter(|slot| slot.flags & FREE == 0) else {
+                return false;
+            };
+            // SAFETY: the call takes any number; this is the descriptor of a living source.
+            unsafe { libc::shutdown(slot.fd, libc::SHUT_RDWR) };
+            true
+        })
     }
 }
 
