@@ -4,110 +4,29 @@
 //! (A B C A B C ...), so that whatever else the machine does falls on all of them alike. What
 //! counts is the CPU time of all of a proxy's processes per request, from `/proc`, and the ratio
 //! of two contestants within the same round. bench/README.md says how to read the figures.
-//! Processes are in [`stage`], figures in [`figures`].
+//!
+//! What there is to measure stands in [`rows`]; who takes part in [`contestant`], and their
+//! processes and configurations in [`stage`] and [`scene`]. [`cost`], [`memory`] and [`latency`]
+//! measure, with [`load`] and [`calls`]; [`figures`] has the arithmetic and [`outcome`] the tables.
 
+mod calls;
+mod contestant;
+mod cost;
 mod figures;
+mod latency;
+mod load;
+mod memory;
+mod outcome;
+mod rows;
+mod scene;
 mod stage;
 
-use figures::{Sample, Usage, median};
-use stage::{Contestant, Cores, Stage};
+use contestant::Contestant;
+use outcome::Outcome;
+use rows::{Measure, Row};
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
-
-/// What a row measures.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Measure {
-    /// CPU time per request.
-    Requests { path: &'static str, connections: u32, cores: Cores, reuse: Reuse },
-    /// Private memory for each connection that is idle after one request.
-    Idle { connections: u32 },
-}
-
-/// Whether a client's connection serves more than one request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reuse {
-    KeepAlive,
-    Close,
-}
-
-/// One line of the results.
-struct Row {
-    name: &'static str,
-    text: &'static str,
-    measure: Measure,
-    /// Whether accesses are logged.
-    log: bool,
-    /// HAProxy serves no files.
-    files: bool,
-}
-
-impl Row {
-    /// Whether a contestant can do the work of this row. The floor stands beside rows that need
-    /// nothing but passing on.
-    fn takes(&self, contestant: &Contestant) -> bool {
-        let relays = matches!(self.measure, Measure::Requests { reuse: Reuse::KeepAlive, .. });
-        match contestant.is_floor() {
-            true => relays && !self.files && !self.log,
-            false => !self.files || contestant.serves_files(),
-        }
-    }
-}
-
-const SMALL: Measure =
-    Measure::Requests { path: "/", connections: 64, cores: Cores::One, reuse: Reuse::KeepAlive };
-
-const fn proxying(name: &'static str, text: &'static str, measure: Measure) -> Row {
-    Row { name, text, measure, log: false, files: false }
-}
-
-const fn requests(path: &'static str, connections: u32, cores: Cores, reuse: Reuse) -> Measure {
-    Measure::Requests { path, connections, cores, reuse }
-}
-
-const ROWS: &[Row] = &[
-    proxying("small", "128 B, 64 connections", SMALL),
-    Row { log: true, ..proxying("small-log", "128 B, 64 connections, accesses logged", SMALL) },
-    proxying(
-        "small-pinned",
-        "128 B, 64 connections, the proxy alone on a core",
-        requests("/", 64, Cores::Apart, Reuse::KeepAlive),
-    ),
-    proxying(
-        "small-512",
-        "128 B, 512 connections",
-        requests("/", 512, Cores::One, Reuse::KeepAlive),
-    ),
-    proxying("16k", "16 KiB, 64 connections", requests("/16384", 64, Cores::One, Reuse::KeepAlive)),
-    proxying(
-        "close",
-        "128 B, a connection for each request, 64 at a time",
-        requests("/", 64, Cores::One, Reuse::Close),
-    ),
-    Row {
-        files: true,
-        ..proxying(
-            "static",
-            "a file of 1 KiB, 64 connections",
-            requests("/static/1k", 64, Cores::One, Reuse::KeepAlive),
-        )
-    },
-    proxying(
-        "idle",
-        "private memory for an idle keep-alive connection, of 9,000",
-        Measure::Idle { connections: 9000 },
-    ),
-];
-
-/// What a browser sends, so that heads have a usual size.
-const BROWSER: &[&str] = &[
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
-     Chrome/130.0.0.0 Safari/537.36",
-    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",
-    "Accept-Encoding: gzip, deflate, br",
-    "Accept-Language: en-US,en;q=0.9",
-    "Cookie: session=0123456789abcdef; theme=dark",
-];
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,12 +36,23 @@ pub(crate) struct Options {
     seconds: u32,
     /// Whether bench/RESULTS.md is written.
     write: bool,
+    /// Whether memory is watched for ten minutes rather than one.
+    long: bool,
+    /// Whether the rows are only named.
+    list: bool,
     rows: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Options, String> {
-        let mut options = Options { rounds: 7, seconds: 3, write: false, rows: Vec::new() };
+        let mut options = Options {
+            rounds: 7,
+            seconds: 3,
+            write: false,
+            long: false,
+            list: false,
+            rows: Vec::new(),
+        };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut number = || {
@@ -134,153 +64,152 @@ impl Options {
                 "--rounds" => options.rounds = number()? as usize,
                 "--seconds" => options.seconds = number()?,
                 "--write" => options.write = true,
-                name if ROWS.iter().any(|row| row.name == name) => {
+                "--long" => options.long = true,
+                "--list" => options.list = true,
+                name if rows::all().any(|row| row.name == name) => {
                     options.rows.push(name.to_string());
                 }
                 name => {
-                    let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+                    let names: Vec<&str> = rows::all().map(|row| row.name).collect();
                     return Err(format!("bench has no {name}; its rows are {}", names.join(", ")));
                 }
             }
         }
         Ok(options)
     }
+
+    fn wants(&self, row: &Row) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|name| name == row.name)
+    }
+
+    /// From which second to which one memory over time is judged.
+    fn growth_window(&self) -> (u32, u32) {
+        if self.long { (180, 600) } else { (20, 60) }
+    }
 }
 
-/// Measures the rows; false when a contestant failed requests.
+/// Measures the rows; false when a contestant failed requests or a row could not be measured.
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let contestants = Contestant::find()?;
-    let mut report = heading(options, &contestants)?;
-    print!("{report}");
-    let wanted =
-        |row: &&Row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name);
+    if options.list {
+        for row in rows::all() {
+            println!("{:24}{}", row.name, row.text);
+        }
+        return Ok(true);
+    }
+    let wanted: Vec<&Row> = rows::all().filter(|row| options.wants(row)).collect();
+    provide(&wanted);
+    let (contestants, absent) = Contestant::find()?;
+    let heading = heading(options, &contestants, &absent)?;
+    print!("{heading}");
+    let mut summary = String::from(
+        "| row | heng | io_uring | against | target | met: heng / io_uring |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let mut tables = String::new();
+    let mut area = None;
     let mut clean = true;
-    for row in ROWS.iter().filter(wanted) {
-        let taking_part: Vec<&Contestant> =
-            contestants.iter().filter(|one| row.takes(one)).collect();
-        let (text, row_clean) = match row.measure {
-            Measure::Requests { .. } => measure_requests(row, &taking_part, options)?,
-            Measure::Idle { connections } => (measure_idle(row, &taking_part, connections)?, true),
+    for row in wanted {
+        if area.replace(row.area) != Some(row.area) {
+            let _ = writeln!(tables, "## {}\n", row.area.title());
+        }
+        let (text, line, row_clean) = match measure(row, &contestants, options) {
+            Ok(outcome) => (outcome.text, outcome.summary.line(row), outcome.failed == 0),
+            Err(reason) => {
+                let reason = reason.trim().replace('\n', " ");
+                let text = format!("{}Not measured: {reason}\n", outcome::heading(row));
+                (text, format!("| `{}` | not measured | | | | |", row.name), false)
+            }
         };
         clean &= row_clean;
         println!("{text}");
-        let _ = writeln!(report, "{text}");
+        let _ = writeln!(tables, "{text}");
+        let _ = writeln!(summary, "{line}");
     }
+    println!("{summary}");
     if options.write {
         let path = crate::workspace::root().join("bench/RESULTS.md");
+        let report = format!("{heading}## Summary\n\n{SUMMARY}\n{summary}\n{tables}");
         fs::write(&path, report.trim_end().to_string() + "\n")
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(clean)
 }
 
-fn heading(options: &Options, contestants: &[Contestant]) -> Result<String, String> {
+/// What stands above the summary.
+const SUMMARY: &str = "\
+Ratios are CPU time of heng divided by that of the better peer, medians over the rounds, unless a
+row has another unit: bytes of an idle connection, a multiple of the own light load, p99 latency,
+growth of memory.
+";
+
+/// Installs the programs that are missing, where this user may.
+fn provide(rows: &[&Row]) {
+    let mut programs = vec!["nginx", "haproxy"];
+    programs.extend(rows.iter().flat_map(|row| row.programs()));
+    if rows.iter().any(|row| row.setting.scene == scene::Scene::Stream) {
+        programs.push(scene::STREAM_MODULE);
+    }
+    programs.sort_unstable();
+    programs.dedup();
+    crate::peers::provide_programs("bench", &programs);
+}
+
+fn heading(
+    options: &Options,
+    contestants: &[Contestant],
+    absent: &[String],
+) -> Result<String, String> {
     let mut text = String::from("# Results\n\nWritten by `cargo xtask bench --write`; ");
     let _ = writeln!(
         text,
-        "bench/README.md says how to read it.\nMedians of {} interleaved rounds of {} s.\n",
+        "README.md says how to read it, the configurations are beside it.\nMedians of {} \
+         interleaved rounds of {} s.\n",
         options.rounds, options.seconds
     );
     for contestant in contestants {
         let _ = writeln!(text, "- {}: {}", contestant.name(), contestant.version()?);
     }
+    for reason in absent {
+        let _ = writeln!(text, "- skipped: {reason}");
+    }
     let _ = writeln!(text, "- machine: {}\n", figures::machine());
     Ok(text)
 }
 
-/// Asks all contestants in turns; the row as a table, and whether every request was answered.
-fn measure_requests(
-    row: &Row,
-    contestants: &[&Contestant],
-    options: &Options,
-) -> Result<(String, bool), String> {
-    let Measure::Requests { path, connections, cores, reuse } = row.measure else {
-        return Err(format!("row {} measures no requests", row.name));
-    };
-    let stage = Stage::set(contestants, cores, row.log)?;
-    let mut samples: Vec<Vec<Sample>> = contestants.iter().map(|_| Vec::new()).collect();
-    for round in 0..=options.rounds {
-        for (proxy, samples) in stage.proxies().iter().zip(&mut samples) {
-            // The first round opens files, connections and memory; it does not count.
-            let seconds = if round == 0 { 1 } else { options.seconds };
-            let before = Usage::of(proxy.pid())?;
-            let mut wrk = cores.for_load();
-            wrk.args(["wrk", "-t1", "--latency"]);
-            wrk.arg(format!("-c{connections}")).arg(format!("-d{seconds}s"));
-            for header in BROWSER {
-                wrk.args(["-H", header]);
+/// One row with everybody who can take part in it.
+fn measure(row: &Row, contestants: &[Contestant], options: &Options) -> Result<Outcome, String> {
+    if let Some(program) = row.programs().into_iter().find(|name| !crate::peers::is_there(name)) {
+        return Err(format!("there is no {program}"));
+    }
+    let mut skipped = String::new();
+    let mut taking_part: Vec<&Contestant> = Vec::new();
+    for contestant in contestants {
+        match row.refusal(contestant.kind()) {
+            Some(reason) => {
+                let _ = writeln!(skipped, "\n{} {reason}.", contestant.name());
             }
-            if reuse == Reuse::Close {
-                wrk.args(["-H", "Connection: close"]);
+            None if contestant.template().is_some() || row.shows_floor() => {
+                taking_part.push(contestant);
             }
-            wrk.arg(format!("http://127.0.0.1:{}{path}", proxy.port()));
-            let answers = figures::run_wrk(&mut wrk)?;
-            let used = Usage::of(proxy.pid())?.since(&before);
-            if round > 0 {
-                samples.push(Sample::new(&answers, &used, seconds));
-            }
+            None => {}
         }
     }
-    let failed: u64 = samples.iter().flatten().map(|sample| sample.failed).sum();
-    Ok((requests_table(row, contestants, &samples), failed == 0))
-}
-
-fn requests_table(row: &Row, contestants: &[&Contestant], samples: &[Vec<Sample>]) -> String {
-    let mut text = format!("## {}: {}\n\n", row.name, row.text);
-    text.push_str("| proxy | CPU us/request | user | system | requests/s | p99 ms | failed |\n");
-    text.push_str("|---|---|---|---|---|---|---|\n");
-    for (contestant, samples) in contestants.iter().zip(samples) {
-        let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
-        let failed: u64 = samples.iter().map(|sample| sample.failed).sum();
-        let _ = writeln!(
-            text,
-            "| {} | {:.2} | {:.2} | {:.2} | {:.0} | {:.2} | {failed} |",
-            contestant.name(),
-            of(|sample| sample.cpu_us),
-            of(|sample| sample.user_us),
-            of(|sample| sample.cpu_us - sample.user_us),
-            of(|sample| sample.per_second),
-            of(|sample| sample.p99_ms),
-        );
-    }
-    let row: Vec<(&Contestant, &[Sample])> =
-        contestants.iter().copied().zip(samples.iter().map(Vec::as_slice)).collect();
-    let is_peer = |one: &Contestant| !one.is_own() && !one.is_floor();
-    let peers: Vec<_> = row.iter().filter(|(one, _)| is_peer(one)).collect();
-    let costs: Vec<&[Sample]> = peers.iter().map(|(_, samples)| *samples).collect();
-    let Some((peer, against)) = figures::best(&costs).map(|best| peers[best]) else {
-        return text;
-    };
-    for (own, samples) in row.iter().filter(|(one, _)| !is_peer(one)) {
-        let ratio = figures::ratio(samples, against);
-        let _ = writeln!(text, "\n{} / {}: {ratio:.2}", own.name(), peer.name());
-    }
-    text
-}
-
-/// Private memory per idle connection, one contestant after another.
-fn measure_idle(
-    row: &Row,
-    contestants: &[&Contestant],
-    connections: u32,
-) -> Result<String, String> {
-    let mut text = format!("## {}: {}\n\n", row.name, row.text);
-    text.push_str("| proxy | bytes per connection | KiB before the first one |\n|---|---|---|\n");
-    for contestant in contestants {
-        let stage = Stage::set(&[contestant], Cores::One, row.log)?;
-        let Some(proxy) = stage.proxies().first() else { continue };
-        let bare = figures::private_bytes(proxy.pid())?;
-        // The first ones open what all share.
-        let warm = stage.idle_clients(proxy, 200)?;
-        let before = figures::private_bytes(proxy.pid())?;
-        let many = stage.idle_clients(proxy, connections)?;
-        let after = figures::private_bytes(proxy.pid())?;
-        drop((warm, many));
-        let each = after.saturating_sub(before) as f64 / f64::from(connections);
-        let name = contestant.name();
-        let _ = writeln!(text, "| {name} | {each:.0} | {} |", bare / 1024);
-    }
-    Ok(text)
+    let mut outcome = match &row.measure {
+        Measure::Cpu { load, unit, cores, .. } => {
+            cost::measure(row, &taking_part, (load, *unit, *cores), options)
+        }
+        Measure::Start { load } => cost::measure_start(row, &taking_part, load, options),
+        Measure::Cliff { light, heavy, idle } => {
+            cost::measure_cliff(row, &taking_part, (light, heavy, *idle), options)
+        }
+        Measure::Memory { kind, port, connections } => {
+            memory::measure_idle(row, &taking_part, (kind, *port, *connections))
+        }
+        Measure::Latency { load } => latency::measure(row, &taking_part, load, options),
+        Measure::Flat { load } => memory::measure_growth(row, &taking_part, load, options),
+    }?;
+    outcome.text.push_str(&skipped);
+    Ok(outcome)
 }
 
 /// The first line that a program prints about itself.
@@ -302,17 +231,16 @@ mod tests {
             Options::parse(&words)
         };
         let rows = vec!["small".to_string(), "idle".to_string()];
-        let expected = Options { rounds: 9, seconds: 1, write: true, rows };
+        let expected =
+            Options { rounds: 9, seconds: 1, write: true, long: false, list: false, rows };
         assert_eq!(parse("--rounds 9 small --seconds 1 idle --write"), Ok(expected));
         assert!(parse("nothing").is_err_and(|text| text.contains("small-pinned")));
         assert!(parse("--rounds").is_err() && parse("--rounds 0").is_err());
-    }
-
-    #[test]
-    fn names_of_rows_are_their_own() {
-        let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), ROWS.len());
+        assert_eq!(parse("--long").unwrap().growth_window(), (180, 600));
+        assert!(parse("--list").unwrap().list);
+        let some = parse("tls-full").unwrap();
+        let names: Vec<&str> =
+            rows::all().filter(|row| some.wants(row)).map(|row| row.name).collect();
+        assert_eq!(names, ["tls-full"]);
     }
 }

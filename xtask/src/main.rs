@@ -29,8 +29,9 @@ usage: cargo xtask COMMAND
         write the reference manual from the directive tables; --check fails when it is stale
   directives [NAME...]
         for every directive, find a test that fails when the directive is deleted
-  bench [--rounds N] [--seconds N] [--write] [ROW...]
-        measure heng beside nginx and HAProxy, in turns; --write writes bench/RESULTS.md
+  bench [--rounds N] [--seconds N] [--long] [--write] [ROW...]
+        measure heng beside nginx and HAProxy, in turns; --write writes bench/RESULTS.md, --long
+        watches memory for ten minutes; --list only names the rows
 ";
 
 fn main() -> ExitCode {

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 /// Packages of Debian whose name is not that of their program.
 const PACKAGES: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
+    ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
     ("dig", "bind9-dnsutils"),
     ("nc", "netcat-openbsd"),
     ("mariadbd", "mariadb-server"),
@@ -21,18 +22,26 @@ const PACKAGES: &[(&str, &str)] = &[
 pub(crate) fn provide() -> Result<bool, String> {
     let needed = needed(&files()?);
     let missing: Vec<&str> =
-        needed.keys().map(String::as_str).filter(|program| !is_installed(program)).collect();
+        needed.keys().map(String::as_str).filter(|program| !is_there(program)).collect();
     if missing.is_empty() {
         return Ok(true);
     }
-    println!("test: installing {}", missing.join(", "));
-    install(&missing);
+    install("test", &missing);
     let mut complete = true;
-    for program in missing.into_iter().filter(|program| !is_installed(program)) {
+    for program in missing.into_iter().filter(|program| !is_there(program)) {
         complete = false;
         eprintln!("test: could not install {program}, which {} needs", needed[program].join(", "));
     }
     Ok(complete)
+}
+
+/// Installs those of `programs`, or files by their whole path, that are missing. Which task asks is
+/// told in front of messages; what is there afterwards is seen with [`is_there`].
+pub(crate) fn provide_programs(task: &str, programs: &[&str]) {
+    let missing: Vec<&str> = programs.iter().copied().filter(|name| !is_there(name)).collect();
+    if !missing.is_empty() {
+        install(task, &missing);
+    }
 }
 
 /// Each program with the test files that need it.
@@ -48,7 +57,8 @@ fn needed(files: &[File]) -> BTreeMap<String, Vec<String>> {
     needed
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether a program is installed, or a file exists when its whole path is given.
+pub(crate) fn is_there(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     // Servers live in directories that an ordinary user's PATH leaves out.
     let mut directories = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
@@ -56,19 +66,20 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// Tries to install `programs`; what came of it is seen afterwards.
-fn install(programs: &[&str]) {
+fn install(task: &str, programs: &[&str]) {
+    println!("{task}: installing {}", programs.join(", "));
     let package = |program: &&str| {
         let known = PACKAGES.iter().find(|(name, _)| name == program);
         known.map_or(program.to_string(), |(_, package)| package.to_string())
     };
     let packages: Vec<String> = programs.iter().map(package).collect();
-    apt_get(&["update", "-q"]);
+    apt_get(task, &["update", "-q"]);
     let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
     arguments.extend(packages.iter().map(String::as_str));
-    apt_get(&arguments);
+    apt_get(task, &arguments);
 }
 
-fn apt_get(arguments: &[&str]) {
+fn apt_get(task: &str, arguments: &[&str]) {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt;
         own.uid() == 0
@@ -85,8 +96,8 @@ fn apt_get(arguments: &[&str]) {
     command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     match command.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => eprintln!("test: apt-get {} failed: {status}", arguments[0]),
-        Err(error) => eprintln!("test: apt-get cannot be run: {error}"),
+        Ok(status) => eprintln!("{task}: apt-get {} failed: {status}", arguments[0]),
+        Err(error) => eprintln!("{task}: apt-get cannot be run: {error}"),
     }
 }
 

@@ -65,6 +65,11 @@ const EXEMPT: &[Exemption] = &[
         reason: "the pauses, as nginx makes them, before an address in use is tried again",
     },
     Exemption {
+        law: Law::Sleep,
+        place: "xtask/src/bench/memory.rs",
+        reason: "the second between two looks at memory in a benchmark",
+    },
+    Exemption {
         law: Law::Purity,
         place: "crates/config/src/files.rs",
         reason: "the trait through which all files are read, and the disk behind it",

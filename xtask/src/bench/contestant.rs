@@ -1,0 +1,132 @@
+//! Who takes part: heng with either driver, nginx, HAProxy, and a relay that shows what the kernel
+//! alone takes.
+
+use super::first_line;
+use super::stage::{Cores, Ports, built};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The example of crate net that relays without parsing.
+const FLOOR: &str = "relay_floor";
+
+/// A program that takes part.
+pub(super) struct Contestant {
+    kind: Kind,
+    program: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Heng,
+    /// The same program with `use io_uring`.
+    HengUring,
+    Nginx,
+    Haproxy,
+    /// A relay that parses nothing: what the kernel takes.
+    Floor,
+}
+
+impl Contestant {
+    /// heng first, freshly built unless `HENG_BENCH_HENG` names a program; then the peers:
+    /// `HENG_BENCH_NGINX` and `HENG_BENCH_HAPROXY`, or those of the system. Who is not there is
+    /// told in the second list.
+    pub(super) fn find() -> Result<(Vec<Contestant>, Vec<String>), String> {
+        let own = match std::env::var_os("HENG_BENCH_HENG") {
+            Some(program) => PathBuf::from(program),
+            None => built("heng", &[], "heng")?,
+        };
+        let mut found = vec![
+            Contestant { kind: Kind::Heng, program: own.clone() },
+            Contestant { kind: Kind::HengUring, program: own },
+        ];
+        let mut absent = Vec::new();
+        for (kind, variable, usual) in [
+            (Kind::Nginx, "HENG_BENCH_NGINX", "/usr/sbin/nginx"),
+            (Kind::Haproxy, "HENG_BENCH_HAPROXY", "/usr/sbin/haproxy"),
+        ] {
+            let program = std::env::var_os(variable).map_or_else(|| usual.into(), PathBuf::from);
+            match program.is_file() {
+                true => found.push(Contestant { kind, program }),
+                false => absent
+                    .push(format!("there is no {}; {variable} names another", program.display())),
+            }
+        }
+        let program = built("net", &["--example", FLOOR], FLOOR)?;
+        found.push(Contestant { kind: Kind::Floor, program });
+        Ok((found, absent))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_kind(kind: Kind) -> Contestant {
+        Contestant { kind, program: PathBuf::new() }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Heng => "heng",
+            Kind::HengUring => "heng-io_uring",
+            Kind::Nginx => "nginx",
+            Kind::Haproxy => "haproxy",
+            Kind::Floor => "(floor)",
+        }
+    }
+
+    pub(super) fn version(&self) -> Result<String, String> {
+        match self.kind {
+            Kind::Floor => Ok("a relay that parses nothing, one connection for each".to_string()),
+            _ => first_line(Command::new(&self.program).arg("-v")),
+        }
+    }
+
+    /// Whether it is nginx or HAProxy, with whose figures heng's are compared.
+    pub(super) fn is_peer(&self) -> bool {
+        matches!(self.kind, Kind::Nginx | Kind::Haproxy)
+    }
+
+    /// The name of its configuration in a folder of bench/, and the event interface that it is to
+    /// use. None for the floor, which has no configuration.
+    pub(super) fn template(&self) -> Option<(&'static str, &'static str)> {
+        match self.kind {
+            Kind::Heng => Some(("heng", "epoll")),
+            Kind::HengUring => Some(("heng", "io_uring")),
+            Kind::Nginx => Some(("nginx", "epoll")),
+            Kind::Haproxy => Some(("haproxy", "epoll")),
+            Kind::Floor => None,
+        }
+    }
+
+    /// Values of the configuration that depend on logging: `%LOG%` and `%FORMAT%`.
+    pub(super) fn logging(&self, log: bool) -> [&'static str; 2] {
+        match (self.kind, log) {
+            (Kind::Haproxy, true) => ["log ring@access local0", "option httplog"],
+            (Kind::Haproxy, false) => ["", ""],
+            (_, true) => ["%DIR%/%NAME%-access.log combined buffer=64k flush=1s", ""],
+            (_, false) => ["off", ""],
+        }
+    }
+
+    /// Listening on these ports, as its configuration says too.
+    pub(super) fn command(
+        &self,
+        configuration: &Path,
+        directory: &Path,
+        ports: &Ports,
+        backend: u16,
+    ) -> Command {
+        let mut command = Cores::for_proxy();
+        command.arg(&self.program);
+        match self.kind {
+            Kind::Haproxy => command.arg("-db").arg("-q").arg("-f").arg(configuration),
+            Kind::Floor => {
+                let ports = [ports.first, backend];
+                command.arg("relay").args(ports.map(|port| format!("127.0.0.1:{port}")))
+            }
+            _ => command.arg("-p").arg(directory).arg("-c").arg(configuration),
+        };
+        command
+    }
+}
