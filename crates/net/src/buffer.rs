@@ -7,7 +7,8 @@
 //! ```
 //! A buffer and its reference count are one allocation, which the pool keeps: in the steady state
 //! nothing is allocated, and nothing is zeroed after the first time. The pool keeps a bounded
-//! number of bytes; buffers above the largest class are made to measure and freed.
+//! number of bytes: a little at any time, and more while so much was lent at once lately. Buffers
+//! above the largest class are made to measure and freed.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,20 +20,68 @@ use crate::memory::Usage;
 /// Sizes of pooled buffers, in bytes.
 const CLASSES: [usize; 9] =
     [1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
-/// Bytes that the pool keeps per class.
+/// Bytes that the pool keeps per class, however little was lent lately.
 const RETAINED: usize = 2 << 20;
+/// Bytes that the pool keeps per class at most, when as much was lent at once lately.
+const CEILING: usize = 32 << 20;
+/// How many returns of a class "lately" means: for one to two times as many.
+const EPOCH: u32 = 4096;
 /// A buffer is never larger: positions are 32 bits wide.
 const LARGEST: usize = 1 << 30;
 
 struct Pool {
-    classes: [Vec<Rc<[u8]>>; CLASSES.len()],
+    classes: [Class; CLASSES.len()],
     usage: Usage,
+}
+
+/// The buffers of one size.
+struct Class {
+    free: Vec<Rc<[u8]>>,
+    /// How many are lent.
+    lent: usize,
+    /// The most that were lent at once in this epoch, and in the one before it.
+    most: [usize; 2],
+    /// Returns in this epoch.
+    returns: u32,
+}
+
+impl Class {
+    const EMPTY: Class = Class { free: Vec::new(), lent: 0, most: [0; 2], returns: 0 };
+
+    fn take(&mut self) -> Option<Rc<[u8]>> {
+        self.lent += 1;
+        self.most[0] = self.most[0].max(self.lent);
+        self.free.pop()
+    }
+
+    /// Takes one back, or lets it go; how many more bytes (or fewer) are kept now.
+    fn give(&mut self, bytes: Rc<[u8]>) -> isize {
+        let length = bytes.len();
+        let before = self.free.len();
+        self.lent -= 1;
+        self.returns += 1;
+        if before < self.room(length) {
+            self.free.push(bytes);
+        }
+        if self.returns == EPOCH {
+            self.returns = 0;
+            self.most = [self.lent, self.most[0]];
+            self.free.truncate(self.room(length));
+        }
+        (self.free.len() as isize - before as isize) * length as isize
+    }
+
+    /// How many to keep: what may be wanted at once, within bounds.
+    fn room(&self, length: usize) -> usize {
+        let wanted = self.most[0].max(self.most[1]).saturating_sub(self.lent);
+        wanted.clamp(RETAINED / length, CEILING / length)
+    }
 }
 
 thread_local! {
     static POOL: RefCell<Pool> = const {
         RefCell::new(Pool {
-            classes: [const { Vec::new() }; CLASSES.len()],
+            classes: [Class::EMPTY; CLASSES.len()],
             usage: Usage { lent: 0, peak: 0, pooled: 0 },
         })
     };
@@ -59,7 +108,7 @@ fn take(size: usize) -> Rc<[u8]> {
     let pooled = POOL.with_borrow_mut(|pool| {
         pool.usage.lent += length;
         pool.usage.peak = pool.usage.peak.max(pool.usage.lent);
-        let found = class.and_then(|class| pool.classes[class].pop());
+        let found = class.and_then(|class| pool.classes[class].take());
         if found.is_some() {
             pool.usage.pooled -= length;
         }
@@ -80,11 +129,9 @@ fn give(bytes: Rc<[u8]>) {
     let _ = POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         pool.usage.lent -= length;
-        if let Some(class) = class
-            && pool.classes[class].len() < RETAINED / CLASSES[class]
-        {
-            pool.usage.pooled += length;
-            pool.classes[class].push(bytes);
+        if let Some(class) = class {
+            let more = pool.classes[class].give(bytes);
+            pool.usage.pooled = pool.usage.pooled.wrapping_add_signed(more);
         }
     });
 }
@@ -443,10 +490,16 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_keeps_a_bounded_number_of_bytes() {
-        let blocks: Vec<Block> = (0..100).map(|_| Block::lend(64 << 10)).collect();
-        assert_eq!(usage().lent, 100 * (64 << 10));
-        drop(blocks);
+    fn the_pool_keeps_what_was_lent_at_once_lately() {
+        let length = 64 << 10;
+        let lend =
+            |count: usize| -> Vec<Block> { (0..count).map(|_| Block::lend(length)).collect() };
+        drop(lend(100));
+        assert_eq!(usage(), Usage { lent: 0, peak: 100 * length, pooled: 100 * length });
+        drop(lend(2 * CEILING / length));
+        assert_eq!(usage().pooled, CEILING, "a bounded number of bytes");
+        // Forgotten once two epochs passed with less.
+        (0..2 * EPOCH).for_each(|_| drop(lend(1)));
         assert_eq!(usage().lent, 0);
         assert_eq!(usage().pooled, RETAINED);
     }

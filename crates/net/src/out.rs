@@ -243,10 +243,13 @@ impl OutQueue {
     }
 
     /// Takes the first `most` bytes, or fewer, off as one piece, which counts as sent: for output
-    /// that goes on by other means.
+    /// that goes on by other means. A little in a big buffer moves into a small one: a hundred
+    /// streams that wait with a hundred bytes each should not hold a hundred big buffers.
     pub fn pop(&mut self, most: u64) -> Option<Data> {
         let first = self.pieces.first_mut()?;
-        let data = if first.len() > most { first.split_to(most) } else { self.pieces.remove(0) };
+        let mut data =
+            if first.len() > most { first.split_to(most) } else { self.pieces.remove(0) };
+        data.compact();
         self.length -= data.len();
         self.sent += data.len();
         Some(data)
