@@ -4,6 +4,7 @@
 //! of a zone that nobody touches costs nothing, so a block may be far larger than its group.
 
 use crate::checks::Checks;
+use crate::haproxy::turns::Spot;
 use crate::heap::Slot;
 use crate::outlier::Record;
 use crate::peer::Peer;
@@ -32,6 +33,7 @@ macro_rules! blocks {
                 times: [Times; $room],
                 checks: [Checks; $room],
                 records: [Record; $room],
+                spots: [Spot; $room],
                 positions: [u32; $room],
                 slots: [Slot; $room],
                 classes: [Class; $room],
@@ -54,6 +56,7 @@ macro_rules! blocks {
                 self.times[..count].copy_from_slice(from.times);
                 self.checks[..count].copy_from_slice(from.checks);
                 self.records[..count].copy_from_slice(from.records);
+                self.spots[..count].copy_from_slice(from.spots);
                 self.positions[..count].copy_from_slice(from.positions);
                 self.slots[..count].copy_from_slice(from.slots);
                 self.classes[..count].copy_from_slice(from.classes);
@@ -71,6 +74,7 @@ macro_rules! blocks {
                     times: &mut self.times[..count],
                     checks: &mut self.checks[..count],
                     records: &mut self.records[..count],
+                    spots: &mut self.spots[..count],
                     positions: &mut self.positions[..count],
                     slots: &mut self.slots[..count],
                     classes: &mut self.classes[..count],

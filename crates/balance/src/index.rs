@@ -20,14 +20,18 @@
 //! ```
 
 use crate::method::Method;
-use crate::{PeerIndex, hash, maglev, rendezvous};
+use crate::{PeerIndex, haproxy, hash, maglev, rendezvous};
 
 /// Who is in a group at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
     pub(crate) generation: u32,
+    /// Where the tiers begin.
+    pub(crate) firsts: [PeerIndex; 2],
     /// The weights of both tiers' peers.
     pub(crate) tiers: [Vec<u32>; 2],
+    /// Which of them are in: neither down, nor draining, nor ill.
+    pub(crate) is_in: [Vec<bool>; 2],
 }
 
 /// The members of one tier.
@@ -35,6 +39,8 @@ pub(crate) struct Roll<'a> {
     /// The first peer.
     pub(crate) first: PeerIndex,
     pub(crate) weights: &'a [u32],
+    /// Whether it is in, for methods whose index is of those that are in.
+    pub(crate) is_in: &'a [bool],
     /// What the configuration calls a peer. Peers of one name are one server.
     pub(crate) name: &'a dyn Fn(PeerIndex) -> &'a str,
 }
@@ -55,6 +61,7 @@ pub(crate) enum Table {
     /// For each slot its peer.
     Lots(Box<[PeerIndex]>),
     Ring(hash::Ring),
+    Points(haproxy::ring::Points),
     Maglev(maglev::Slots),
     Rendezvous(rendezvous::Seeds),
 }
@@ -67,10 +74,9 @@ impl Index {
         members: &'a Members,
         name: &'a dyn Fn(PeerIndex) -> &'a str,
     ) -> Index {
-        let primaries = members.tiers[0].len() as PeerIndex;
         let table = |tier: usize| {
-            let first = if tier == 0 { 0 } else { primaries };
-            (method.table)(&Roll { first, weights: &members.tiers[tier], name })
+            let (first, weights) = (members.firsts[tier], &members.tiers[tier]);
+            (method.table)(&Roll { first, weights, is_in: &members.is_in[tier], name })
         };
         Index { generation: members.generation, tiers: [table(0), table(1)] }
     }
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn points_of_a_line_belong_to_peers_by_weight() {
         let weights = [2, 1, 3];
-        let roll = Roll { first: 5, weights: &weights, name: &|_| "" };
+        let roll = Roll { first: 5, weights: &weights, is_in: &[true; 3], name: &|_| "" };
         let Table::Sums(sums) = Sums::table(&roll) else { panic!("sums") };
         assert_eq!(sums.total(), 6);
         let found: Vec<_> = (0..6).map(|point| sums.at(point)).collect();

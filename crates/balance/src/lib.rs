@@ -120,6 +120,7 @@ mod block;
 mod checks;
 pub mod fair;
 pub mod first;
+pub mod haproxy;
 pub mod hash;
 mod heap;
 mod index;

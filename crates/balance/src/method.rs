@@ -10,8 +10,8 @@ use crate::state::State;
 use crate::times::Timing;
 use crate::{PeerIndex, Tried};
 use crate::{
-    fair, first, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous, round_robin,
-    sed, sh, wlc,
+    fair, first, haproxy, hash, ip_hash, least_conn, least_time, maglev, random, rendezvous,
+    round_robin, sed, sh, wlc,
 };
 
 /// One balancing algorithm, as data.
@@ -26,6 +26,8 @@ pub struct Method {
     pub slow_start: bool,
     /// Whether picks draw from [`crate::Ask::random`].
     pub draws: bool,
+    /// Whether its index is of those that are in only, and made anew when one goes or comes back.
+    pub(crate) of_those_in: bool,
     /// What a caller must measure, if anything.
     pub timing: Option<Timing>,
     /// Chooses among the peers of one tier that are neither tried nor unusable.
@@ -47,6 +49,7 @@ pub(crate) const USUAL: Method = Method {
     backup: true,
     slow_start: false,
     draws: false,
+    of_those_in: false,
     timing: None,
     pick: |_, _, _| None,
     bind: |_, _, _, _| {},
@@ -58,7 +61,7 @@ pub(crate) const USUAL: Method = Method {
 impl Method {
     /// Whether picks go by an [`crate::Index`].
     pub fn has_index(&self) -> bool {
-        let nobody = Roll { first: 0, weights: &[], name: &|_| "" };
+        let nobody = Roll { first: 0, weights: &[], is_in: &[], name: &|_| "" };
         !matches!((self.table)(&nobody), Table::None)
     }
 }
@@ -94,6 +97,11 @@ pub static METHODS: &[&Method] = &[
     &first::METHOD,
     &sh::METHOD,
     &sh::DESTINATION,
+    &haproxy::turns::METHOD,
+    &haproxy::fixed::METHOD,
+    &haproxy::load::METHOD,
+    &haproxy::fixed::HASH,
+    &haproxy::ring::METHOD,
 ];
 
 /// The algorithm that the configuration calls `name`.

@@ -78,6 +78,8 @@ pub(crate) enum Place {
     Resting = 3,
     /// Pulled out for the length of one pick because the request tried it already.
     Aside = 4,
+    /// In one of the trees of HAProxy's turns.
+    Wheel = 5,
 }
 
 plain! {
@@ -297,6 +299,7 @@ impl Peer {
             2 => Place::Recovering,
             3 => Place::Resting,
             4 => Place::Aside,
+            5 => Place::Wheel,
             _ => Place::Out,
         }
     }

@@ -361,7 +361,7 @@ impl State<'_> {
         let at = self.positions[index];
         let first = self.head.tiers[tier].first;
         match self.peers[index].place() {
-            Place::Out | Place::Aside => {}
+            Place::Out | Place::Aside | Place::Wheel => {}
             Place::Heap => {
                 let mut heap = self.heap_of(peer);
                 let key = heap.slots[at as usize].key;
@@ -390,7 +390,7 @@ impl State<'_> {
         let index = peer as usize;
         let first = self.head.tiers[tier].first;
         match place {
-            Place::Out | Place::Aside => {}
+            Place::Out | Place::Aside | Place::Wheel => {}
             Place::Heap => {
                 let class = self.class_of(peer);
                 let Class { weight, start, len, .. } = self.classes[class];

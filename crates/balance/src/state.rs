@@ -8,6 +8,7 @@
 
 use crate::ask::{Ask, Turn};
 use crate::checks::Checks;
+use crate::haproxy::turns::{Spot, Wheel};
 use crate::heap::Slot;
 use crate::index::Members;
 use crate::method::{self, METHODS, Method};
@@ -42,6 +43,8 @@ plain! {
         pub(crate) conns: u32,
         /// The sum of the weights of all its peers, whatever their state.
         pub(crate) weight: u64,
+        /// The sum of the weights of those that are in.
+        pub(crate) weight_in: u64,
     }
 }
 
@@ -80,6 +83,7 @@ plain! {
         /// on the time to the tick.
         pub(crate) clock: u64,
         pub(crate) tiers: [Tier; 2],
+        pub(crate) wheels: [Wheel; 2],
         /// The latest millisecond that any caller told.
         pub(crate) clock_ms: u64,
         pub(crate) ejections: Ejections,
@@ -114,6 +118,7 @@ pub struct Memory {
     times: Box<[Times]>,
     checks: Box<[Checks]>,
     records: Box<[Record]>,
+    spots: Box<[Spot]>,
     positions: Box<[u32]>,
     slots: Box<[Slot]>,
     classes: Box<[Class]>,
@@ -129,6 +134,7 @@ pub struct State<'a> {
     pub(crate) times: &'a mut [Times],
     pub(crate) checks: &'a mut [Checks],
     pub(crate) records: &'a mut [Record],
+    pub(crate) spots: &'a mut [Spot],
     /// By peer: its offset in the structure that `Peer::place` names.
     pub(crate) positions: &'a mut [u32],
     pub(crate) slots: &'a mut [Slot],
@@ -178,6 +184,7 @@ impl Memory {
             times: vec![Times::default(); count].into(),
             checks: vec![Checks::default(); count].into(),
             records: vec![Record::default(); count].into(),
+            spots: vec![Spot::default(); count].into(),
             positions: vec![0; count].into(),
             slots: vec![Slot::default(); count].into(),
             classes: vec![Class::default(); count].into(),
@@ -198,6 +205,7 @@ impl Memory {
             times: &mut self.times,
             checks: &mut self.checks,
             records: &mut self.records,
+            spots: &mut self.spots,
             positions: &mut self.positions,
             slots: &mut self.slots,
             classes: &mut self.classes,
@@ -362,17 +370,25 @@ impl State<'_> {
     /// Changes what keeps a peer out or in.
     pub(crate) fn change(&mut self, peer: PeerIndex, change: impl FnOnce(&mut Peer)) {
         let Some(index) = self.known(peer) else { return };
-        let before = self.peers[index].is_in();
-        let was_down = self.peers[index].is_marked_down();
+        let before = self.peers[index];
         change(&mut self.peers[index]);
-        self.note_marks(peer, before, was_down);
-        match (before, self.peers[index].is_in()) {
-            (true, false) => self.head.up -= 1,
+        self.note_marks(peer, before.is_in(), before.is_marked_down());
+        let tier = self.tier_of(peer);
+        let weight_in = &mut self.head.tiers[tier].weight_in;
+        match (before.is_in(), self.peers[index].is_in()) {
+            (true, false) => {
+                self.head.up -= 1;
+                *weight_in = weight_in.saturating_sub(before.weight.into());
+            }
             (false, true) => {
                 self.head.up += 1;
+                *weight_in += u64::from(self.peers[index].weight);
                 self.start_slowly(peer);
             }
             _ => return,
+        }
+        if self.method().of_those_in {
+            self.touch();
         }
         (self.method().settle)(self, peer);
     }
@@ -414,6 +430,7 @@ impl State<'_> {
             let conns =
                 self.peers[first as usize..][..count as usize].iter().map(Peer::conns).sum();
             self.head.tiers[tier] = Tier { first, count, conns, ..Tier::default() };
+            self.head.wheels[tier] = Wheel::default();
             self.rebuild(tier);
         }
         (0..self.peers.len()).for_each(|peer| self.bound_timed(peer as PeerIndex));
@@ -454,7 +471,17 @@ impl State<'_> {
             let peers = &self.peers[first as usize..][..count as usize];
             peers.iter().map(|peer| peer.weight).collect()
         };
-        Members { generation: self.head.generation, tiers: [weights(0), weights(1)] }
+        let is_in = |tier: usize| {
+            let Tier { first, count, .. } = self.head.tiers[tier];
+            let peers = &self.peers[first as usize..][..count as usize];
+            peers.iter().map(Peer::is_in).collect()
+        };
+        Members {
+            generation: self.head.generation,
+            firsts: [0, 1].map(|tier: usize| self.head.tiers[tier].first),
+            tiers: [weights(0), weights(1)],
+            is_in: [is_in(0), is_in(1)],
+        }
     }
 
     /// Whether the group is one primary without any backup.
@@ -468,7 +495,13 @@ impl State<'_> {
 
     /// Whether `peer` may be chosen: it is usable, was not tried, and has no more than its share.
     pub(crate) fn admits(&self, peer: PeerIndex, turn: &Turn<'_>, tried: &Tried) -> bool {
-        let usable = |peer: &Peer| peer.is_usable(turn.now) && self.has_share_left(peer, turn.tier);
+        let has_share = |peer: &Peer| self.has_share_left(peer, turn.tier);
+        self.peers.get(peer as usize).is_some_and(has_share) && self.is_open(peer, turn, tried)
+    }
+
+    /// Whether `peer` is usable and was not tried.
+    pub(crate) fn is_open(&self, peer: PeerIndex, turn: &Turn<'_>, tried: &Tried) -> bool {
+        let usable = |peer: &Peer| peer.is_usable(turn.now);
         self.peers.get(peer as usize).is_some_and(usable) && !tried.contains(peer)
     }
 
@@ -497,6 +530,9 @@ impl State<'_> {
         let members = self.head.tiers[tier].members();
         let peers = &self.peers[members.start as usize..members.end as usize];
         self.head.tiers[tier].weight = peers.iter().map(|peer| u64::from(peer.weight)).sum();
+        let weights_in =
+            peers.iter().filter(|peer| peer.is_in()).map(|peer| u64::from(peer.weight));
+        self.head.tiers[tier].weight_in = weights_in.sum();
         self.head.generation = self.head.generation.wrapping_add(1);
         (self.method().rebuild)(self, tier);
     }
@@ -632,7 +668,8 @@ mod tests {
         // What lies in shared memory must not depend on what the compiler leaves between fields.
         assert_eq!(size_of::<Slot>(), 16);
         assert_eq!(size_of::<Class>(), 16);
-        assert_eq!(size_of::<Tier>(), 56);
-        assert_eq!(size_of::<Head>(), 8 + 80 + 2 * 56 + 40);
+        assert_eq!(size_of::<Tier>(), 64);
+        assert_eq!(size_of::<Spot>(), 48);
+        assert_eq!(size_of::<Head>(), 8 + 80 + 2 * 64 + 2 * size_of::<Wheel>() + 40);
     }
 }
