@@ -26,15 +26,64 @@ pub enum Tier {
 impl State<'_> {
     /// Takes a new peer in. `None` when its tier has no room.
     pub fn admit(&mut self, tier: Tier, options: &PeerOptions) -> Option<PeerIndex> {
-        let tier = tier as usize;
+        self.admit_each([(tier, *options)]).pop().flatten()
+    }
+
+    /// Takes new peers in: the indexes are built once for all of them. For each its place, `None`
+    /// when its tier has no room.
+    pub fn admit_each(
+        &mut self,
+        newcomers: impl IntoIterator<Item = (Tier, PeerOptions)>,
+    ) -> Vec<Option<PeerIndex>> {
+        let mut looked_up_to = [0; 2];
+        let mut has_changed = [false; 2];
+        let places = newcomers
+            .into_iter()
+            .map(|(tier, options)| {
+                let tier = tier as usize;
+                let place = self.take_in(tier, &options, &mut looked_up_to[tier]);
+                has_changed[tier] |= place.is_some();
+                place
+            })
+            .collect();
+        self.rebuild_those(has_changed);
+        places
+    }
+
+    /// Lets a peer go. Requests under way at it go on; it gets no new ones.
+    pub fn dismiss(&mut self, peer: PeerIndex) {
+        self.dismiss_each([peer]);
+    }
+
+    /// Lets peers go: the indexes are built once for all of them.
+    pub fn dismiss_each(&mut self, peers: impl IntoIterator<Item = PeerIndex>) {
+        let mut has_changed = [false; 2];
+        for peer in peers {
+            has_changed[self.tier_of(peer)] |= self.let_go(peer);
+        }
+        self.rebuild_those(has_changed);
+    }
+
+    fn rebuild_those(&mut self, tiers: [bool; 2]) {
+        (0..2).filter(|tier| tiers[*tier]).for_each(|tier| self.rebuild(tier));
+    }
+
+    /// A peer takes the first vacant place at an offset of `from` or behind, which moves on.
+    fn take_in(
+        &mut self,
+        tier: usize,
+        options: &PeerOptions,
+        from: &mut PeerIndex,
+    ) -> Option<PeerIndex> {
         let end = match tier {
             0 => self.head.tiers[1].first,
             _ => self.head.room.min(self.peers.len() as u32),
         };
         let first = self.head.tiers[tier].first;
         let free = |peer: &Peer| peer.is_vacant() && peer.conns == 0;
-        let offset =
-            self.peers.get(first as usize..end as usize)?.iter().position(free)? as PeerIndex;
+        let places = self.peers.get((first + *from) as usize..end as usize)?;
+        let offset = *from + places.iter().position(free)? as PeerIndex;
+        *from = offset + 1;
         let place = (first + offset) as usize;
         self.peers[place] = Peer::new(options);
         self.times[place] = Times::default();
@@ -46,15 +95,14 @@ impl State<'_> {
         *count = (*count).max(offset + 1);
         self.head.members += 1;
         self.head.up += u32::from(self.peers[place].is_in());
-        self.rebuild(tier);
         Some(place as PeerIndex)
     }
 
-    /// Lets a peer go. Requests under way at it go on; it gets no new ones.
-    pub fn dismiss(&mut self, peer: PeerIndex) {
-        let Some(index) = self.known(peer) else { return };
+    /// Whether there was such a peer.
+    fn let_go(&mut self, peer: PeerIndex) -> bool {
+        let Some(index) = self.known(peer) else { return false };
         if self.peers[index].is_vacant() {
-            return;
+            return false;
         }
         let tier = self.tier_of(peer);
         // Out of every index first, while its class is still that of its weight.
@@ -70,7 +118,7 @@ impl State<'_> {
             }
             self.head.tiers[tier].count = last;
         }
-        self.rebuild(tier);
+        true
     }
 
     /// Gives a peer other options; its loads and failures stay.
@@ -80,8 +128,13 @@ impl State<'_> {
             return;
         }
         let tier = self.tier_of(peer);
+        let weight = self.peers[index].weight;
         self.change(peer, |peer| peer.reconfigure(options));
-        self.rebuild(tier);
+        match self.peers[index].weight == weight {
+            // What follows from the weights stays.
+            true => (self.method().settle)(self, peer),
+            false => self.rebuild(tier),
+        }
     }
 
     /// Whether it is memory that nobody has used yet.

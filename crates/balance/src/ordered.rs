@@ -18,6 +18,9 @@ pub(crate) fn in_proportion(load: u64, weight: u32) -> u64 {
     (load << 24) / u64::from(weight.max(1))
 }
 
+/// So many peers that start slowly are passed by in one pick.
+const ASIDE: usize = 64;
+
 /// The first one that the request has not tried.
 pub(crate) fn pick(
     state: &mut State<'_>,
@@ -38,6 +41,9 @@ pub(crate) fn pick(
                 break;
             }
             second = second.or(Some(top));
+            if aside.len() >= ASIDE {
+                break;
+            }
         }
         state.take_out(turn.tier, top);
         aside.push(top);

@@ -17,7 +17,8 @@
 //!
 //! - A heap for each distinct weight, of the peers whose effective weight is the configured one.
 //!   A round ages all of them alike, so only the tier's count of rounds is touched (`heap.rs`).
-//! - The recovering ones, whose growth differs, are few and not for long; a pick walks them.
+//! - The recovering ones, whose growth differs, are few and not for long; a pick walks them. Of
+//!   more than [`RECOVERING`] at a time the further ones have their full weight at once.
 //! - The resting ones take no part until their time comes; their accounts stand still.
 //!
 //! What a request tried already takes no part in its further picks: such peers' keys are lowered
@@ -51,6 +52,9 @@ pub static METHOD: Method = Method {
 /// Tiers up to this size are scanned. Measured with `examples/pick.rs`; at most 64, the width of
 /// a [`Tried::mask`].
 const SCANNED: u32 = 24;
+
+/// So many peers may be recovering at a time.
+const RECOVERING: u32 = 512;
 
 /// The heaps' keys are rebased before a round's growth of them could overflow.
 const ROUNDS_LIMIT: i64 = 1 << 30;
@@ -148,11 +152,17 @@ pub(crate) fn settle(state: &mut State<'_>, peer: PeerIndex) {
     } else if subject.is_resting(state.head.clock) {
         Place::Resting
     } else if subject.effective < subject.weight || state.is_starting(peer) {
-        Place::Recovering
+        let is_listed = subject.place() == Place::Recovering;
+        if is_listed || state.head.tiers[tier].recovering < RECOVERING {
+            Place::Recovering
+        } else {
+            state.peers[peer as usize].effective = state.peers[peer as usize].weight;
+            Place::Heap
+        }
     } else {
         Place::Heap
     };
-    if subject.place() != wanted {
+    if state.peers[peer as usize].place() != wanted {
         state.take_out(tier, peer);
         state.put_in(tier, peer, wanted);
     }

@@ -440,7 +440,7 @@ impl State<'_> {
     pub fn is_busy(&self) -> bool {
         let busy =
             |peer: &Peer| peer.is_in() && peer.is_full() && !peer.is_resting(self.head.clock);
-        self.is_at_limit() || self.peers.iter().any(busy)
+        self.is_at_limit() || self.head.up > 0 && self.peers.iter().any(busy)
     }
 
     /// How often a request may try at most: the peers of both tiers that are neither down nor

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use upstream::resolver::Resolvers;
 use upstream::{
-    Attempts, Followed, Group, Groups, Key, KeySource, PeerIndex, Surroundings, SystemNames,
+    Attempts, Followed, Group, Groups, KeySource, PeerIndex, Surroundings, SystemNames,
 };
 use wire::http1::Known;
 
@@ -50,11 +50,12 @@ pub(crate) fn begin(x: &mut Exchange, group: &Rc<Group>) -> Attempts {
         KeySource::Text(_) => {
             if let Some(template) = group.key() {
                 let value = template.value(x);
-                attempts.set_key(Key::text(x.text(value)));
+                attempts.set_key(group.choice().key_of_text(x.text(value)));
             }
         }
-        addresses => {
-            let key = addresses.of_addresses(x.client_address(), || x.connection.local());
+        _ => {
+            let choice = group.choice();
+            let key = choice.key_of_addresses(x.client_address(), || x.connection.local());
             attempts.set_key(key);
         }
     }

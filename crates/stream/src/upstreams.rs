@@ -9,7 +9,7 @@ use session::text::Span;
 use session::variables::Builtin;
 use system::socket::Address;
 use upstream::resolver::Resolvers;
-use upstream::{Attempts, Followed, Group, Groups, Key, KeySource, Surroundings, SystemNames};
+use upstream::{Attempts, Followed, Group, Groups, KeySource, Surroundings, SystemNames};
 
 use crate::compile::Compiler;
 use crate::module::Module;
@@ -51,15 +51,16 @@ pub(crate) fn begin(s: &mut Session, group: &Rc<Group>) -> Attempts {
         KeySource::Text(_) => {
             if let Some(template) = group.key() {
                 let value = template.value(s);
-                attempts.set_key(Key::text(s.text(value)));
+                attempts.set_key(group.choice().key_of_text(s.text(value)));
             }
         }
-        addresses => {
+        _ => {
             let local = || match s.local()? {
                 Address::Inet(address) => Some(*address),
                 Address::Unix(_) => None,
             };
-            attempts.set_key(addresses.of_addresses(s.client_address(), local));
+            let choice = group.choice();
+            attempts.set_key(choice.key_of_addresses(s.client_address(), local));
         }
     }
     attempts

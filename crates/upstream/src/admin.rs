@@ -163,7 +163,7 @@ impl Group {
                 Some(_) => Origin::Configured,
                 None => Origin::Added,
             };
-            let place = self.admit(shared, state, tier, member, origin, 0);
+            let place = self.admit(shared, state, &[(tier, member)], origin, 0).pop();
             let place = place.ok_or(Refusal::Full)?;
             shared.book.read(place).map(|record| record.id).ok_or(Refusal::Full)
         });
@@ -181,7 +181,7 @@ impl Group {
             if record.origin == Origin::Resolved {
                 return Err(Refusal::Immutable);
             }
-            crate::membership::dismiss(shared, state, place);
+            crate::membership::dismiss(shared, state, &[place]);
             Ok(())
         });
         self.refresh();
@@ -213,8 +213,12 @@ impl Group {
             let route = change.route.clone().or(record.route.clone());
             // What a file keeps is read from there by the next configuration.
             let is_changed = self.state.get().is_none();
+            let is_elsewhere = route != record.route;
             shared.book.write(place, Record { is_changed, route, ..record });
-            state.touch();
+            if is_elsewhere {
+                // Workers know it by its record.
+                state.touch();
+            }
             Ok(())
         });
         self.refresh();
@@ -242,6 +246,6 @@ impl Group {
 }
 
 fn find(shared: &Shared, state: &State<'_>, id: u64) -> Option<(PeerIndex, Record)> {
-    let records = (0..state.places()).filter_map(|place| Some((place, shared.book.read(place)?)));
-    records.into_iter().find(|(_, record)| record.id == id)
+    let place = (0..state.places()).find(|place| shared.book.id(*place) == Some(id))?;
+    Some((place, shared.book.read(place)?))
 }

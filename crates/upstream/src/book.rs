@@ -103,6 +103,16 @@ impl Book {
         records::load(self.lines(place))
     }
 
+    /// The number of who stands at a place. Under the lock.
+    pub(crate) fn id(&self, place: PeerIndex) -> Option<u64> {
+        records::id(self.lines(place))
+    }
+
+    /// The version of the record at a place. Under the lock.
+    pub(crate) fn version(&self, place: PeerIndex) -> Option<u64> {
+        records::version(self.lines(place))
+    }
+
     /// Writes who stands at a place from now on. Under the lock.
     pub(crate) fn write(&self, place: PeerIndex, record: Record) {
         let version = self.view.header().version.fetch_add(1, Ordering::Relaxed) + 1;

@@ -5,7 +5,7 @@ use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Opens, read
 use session::contexts::{HTTP, STREAM, STREAM_UPSTREAM, UPSTREAM};
 
 use crate::target::{Host, Target};
-use crate::{guard, marks, methods};
+use crate::{guard, haproxy, marks, methods};
 
 /// The blocks of both engines.
 const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
@@ -29,6 +29,9 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &methods::FIRST,
     &methods::SH,
     &methods::DH,
+    &haproxy::BALANCE,
+    &haproxy::STREAM_BALANCE,
+    &haproxy::HASH_TYPE,
     &methods::HASH_BALANCE_FACTOR,
     &methods::QUEUE,
     &guard::OUTLIER_DETECTION,

@@ -22,6 +22,7 @@ pub mod directives;
 mod followed;
 mod group;
 pub mod guard;
+pub mod haproxy;
 pub mod health;
 mod home;
 pub mod marks;

@@ -164,7 +164,7 @@ impl Group {
             state.set_method(self.choice().method);
             self.choice().apply(state);
             let mut present = Present::read(shared, state);
-            let mut newcomers = Vec::new();
+            let (mut newcomers, mut leavers) = (Vec::new(), Vec::new());
             for (tier, members) in [Tier::Primary, Tier::Backup].into_iter().zip(&self.wanted) {
                 for member in members {
                     match present.take(tier, member) {
@@ -181,35 +181,39 @@ impl Group {
                         let weight = line.weight_of(state.weight(place));
                         state.reconfigure(place, &PeerOptions { weight, ..line.options });
                     }
-                    _ => dismiss(shared, state, place),
+                    _ => leavers.push(place),
                 }
             }
-            for (tier, member) in newcomers {
-                self.admit(shared, state, tier, member, Origin::Configured, 0);
-            }
+            dismiss(shared, state, &leavers);
+            self.admit(shared, state, &newcomers, Origin::Configured, 0);
         });
     }
 
-    /// Takes a member in; the place it got.
+    /// Takes members in; the places they got.
     pub(crate) fn admit(
         &self,
         shared: &Shared,
         state: &mut State<'_>,
-        tier: Tier,
-        member: &Member,
+        members: &[(Tier, &Member)],
         origin: Origin,
         line: u64,
-    ) -> Option<PeerIndex> {
-        let Some(place) = state.admit(tier, &member.options) else {
-            let name = self.name();
-            let message =
-                format_args!("cannot add new server to upstream \"{name}\", memory exhausted");
-            Log::process().write(Level::Error, None, message, &no_context);
-            return None;
-        };
-        shared.book.forget(place);
-        write(shared, place, member, origin, line);
-        Some(place)
+    ) -> Vec<PeerIndex> {
+        let options = members.iter().map(|(tier, member)| (*tier, member.options));
+        let places = state.admit_each(options);
+        let mut taken = Vec::new();
+        for (place, (_, member)) in places.into_iter().zip(members) {
+            let Some(place) = place else {
+                let name = self.name();
+                let message =
+                    format_args!("cannot add new server to upstream \"{name}\", memory exhausted");
+                Log::process().write(Level::Error, None, message, &no_context);
+                continue;
+            };
+            shared.book.forget(place);
+            write(shared, place, member, origin, line);
+            taken.push(place);
+        }
+        taken
     }
 
     /// Lets the members of a line be those that its name has now.
@@ -218,6 +222,7 @@ impl Group {
             let live = self.live();
             let Some(shared) = live.home.shared() else { return };
             shared.with(|state| {
+                let mut leavers = Vec::new();
                 for place in 0..state.places() {
                     let Some(record) = shared.book.read(place) else { continue };
                     if record.origin != Origin::Resolved || record.line != line.hash {
@@ -233,12 +238,13 @@ impl Group {
                     });
                     match same {
                         Some(at) => drop(found.remove(at)),
-                        None => dismiss(shared, state, place),
+                        None => leavers.push(place),
                     }
                 }
-                for Found { tier, member } in &found {
-                    self.admit(shared, state, *tier, member, Origin::Resolved, line.hash);
-                }
+                dismiss(shared, state, &leavers);
+                let newcomers: Vec<_> =
+                    found.iter().map(|Found { tier, member }| (*tier, member)).collect();
+                self.admit(shared, state, &newcomers, Origin::Resolved, line.hash);
             });
         }
         self.refresh();
@@ -270,8 +276,14 @@ impl Group {
             let last = (0..state.places()).rev().find(|place| state.is_taken(*place));
             let count = last.map_or(0, |last| last + 1).max(old.peers.len() as PeerIndex);
             let peer = |place| {
-                let record = shared.book.read(place).filter(|_| state.is_taken(place));
-                known_as(record, old.peers.get(place as usize), place)
+                let known = old.peers.get(place as usize);
+                let version = shared.book.version(place).filter(|_| state.is_taken(place));
+                match known {
+                    Some(known) if version == Some(known.version) && !known.is_gone => {
+                        known.clone()
+                    }
+                    _ => known_as(version.and_then(|_| shared.book.read(place)), known, place),
+                }
             };
             (state.generation(), (0..count).map(peer).collect::<Vec<_>>())
         });
@@ -287,10 +299,9 @@ impl Group {
     }
 }
 
-/// The peer of a place, the one that was known if it did not change.
+/// The peer of a place that is not as it was known.
 fn known_as(record: Option<Record>, old: Option<&Rc<Peer>>, place: PeerIndex) -> Rc<Peer> {
     match (record, old) {
-        (Some(record), Some(old)) if old.version == record.version && !old.is_gone => old.clone(),
         (Some(record), _) => Rc::new(Peer {
             name: record.address.to_string().into(),
             server: record.server,
@@ -347,9 +358,9 @@ fn stay(shared: &Shared, state: &mut State<'_>, place: PeerIndex, record: Record
     }
 }
 
-pub(crate) fn dismiss(shared: &Shared, state: &mut State<'_>, place: PeerIndex) {
-    state.dismiss(place);
-    shared.book.clear(place);
+pub(crate) fn dismiss(shared: &Shared, state: &mut State<'_>, places: &[PeerIndex]) {
+    state.dismiss_each(places.iter().copied());
+    places.iter().for_each(|place| shared.book.clear(*place));
 }
 
 fn write(shared: &Shared, place: PeerIndex, member: &Member, origin: Origin, line: u64) {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use balance::haproxy::ring;
 use balance::outlier::Rules;
 use balance::{
     Key, Method, State, fair, first, hash, ip_hash, least_conn, least_time, maglev, random,
@@ -12,6 +13,7 @@ use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 
 use crate::directives::SERVER;
 use crate::guard::{Breaker, Budget, CIRCUIT_BREAKER, OUTLIER_DETECTION, RETRY_BUDGET};
+use crate::haproxy::{self, BALANCE, Recipe, STREAM_BALANCE};
 use crate::marks::Endings;
 use crate::queue::QueueLine;
 
@@ -31,6 +33,8 @@ static METHODS: &[&Directive<Choice>] = &[
     &FIRST,
     &SH,
     &DH,
+    &BALANCE,
+    &STREAM_BALANCE,
 ];
 
 /// How a group chooses.
@@ -40,6 +44,8 @@ pub struct Choice {
     pub method: &'static Method,
     /// What requests are balanced by.
     pub key: KeySource,
+    /// How `balance` makes a key of it.
+    pub recipe: Option<Recipe>,
     /// See `hash_balance_factor`.
     pub factor: u32,
     /// See `queue`.
@@ -122,6 +128,7 @@ impl Choice {
         Choice {
             method,
             key: KeySource::Nothing,
+            recipe: None,
             factor: 0,
             queue,
             rules: None,
@@ -129,6 +136,27 @@ impl Choice {
             breaker: Breaker { max_requests: 0, max_retries: 0 },
             moment: Moment::Head,
             marks: Endings::NONE,
+        }
+    }
+
+    /// The key in a text: what [`KeySource::Text`] came to.
+    pub fn key_of_text(&self, text: &[u8]) -> Key {
+        match &self.recipe {
+            Some(recipe) => recipe.of_text(text),
+            None => Key::text(text),
+        }
+    }
+
+    /// The key that is made of addresses: see [`KeySource::of_addresses`].
+    pub fn key_of_addresses(
+        &self,
+        client: Option<SocketAddr>,
+        local: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Key {
+        let key = self.key.of_addresses(client, local);
+        match &self.recipe {
+            Some(recipe) => recipe.of_address(key),
+            None => key,
         }
     }
 
@@ -340,9 +368,10 @@ pub static HASH_BALANCE_FACTOR: Directive<u64> =
         .syntax("hash_balance_factor PERCENT;")
         .default("0")
         .text(
-            "With `hash`, a server may have at most so many percent of its share of all requests \
-             under way; keys beyond that go to the next server of their order. 101 keeps all \
-             servers nearly equally busy, 150 lets popular keys stay together. 0 sets no bound.",
+            "With `hash`, or `balance` and `hash_type consistent`, a server may have at most so \
+             many percent of its share of all requests under way; keys beyond that go to the \
+             next server of their order. 101 keeps all servers nearly equally busy, 150 lets \
+             popular keys stay together. 0 sets no bound.",
         )
         .example("upstream backend { hash $uri consistent; hash_balance_factor 150; }");
 
@@ -465,8 +494,12 @@ pub(crate) fn compile(block: &Scope<'_>) -> (Choice, Option<Span>) {
         Some((choice, span)) => (choice, Some(span)),
         None => (Choice::default(), None),
     };
+    haproxy::compile(block, &mut choice);
     if let Some((percent, span)) = block.local_spanned(&HASH_BALANCE_FACTOR) {
-        if !matches!(choice.key, KeySource::Text(_)) {
+        if choice.recipe.is_some() && choice.method.name != ring::METHOD.name {
+            let reason = "\"hash_balance_factor\" works with \"hash_type consistent\" only";
+            block.error(span, reason);
+        } else if choice.recipe.is_none() && !matches!(choice.key, KeySource::Text(_)) {
             block.error(span, "\"hash_balance_factor\" works with \"hash\" only");
         }
         choice.factor = percent as u32;

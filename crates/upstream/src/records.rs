@@ -101,6 +101,22 @@ pub(crate) fn clear(lines: &[Line]) {
     }
 }
 
+/// The peer's number; `None` for a vacant place.
+pub(crate) fn id(lines: &[Line]) -> Option<u64> {
+    number(lines, 3)
+}
+
+/// The record's version; `None` for a vacant place.
+pub(crate) fn version(lines: &[Line]) -> Option<u64> {
+    number(lines, 4)
+}
+
+fn number(lines: &[Line], at: usize) -> Option<u64> {
+    let head = lines.first()?;
+    let is_vacant = head.words[0].load(Ordering::Relaxed) == VACANT;
+    (!is_vacant).then(|| head.words[at].load(Ordering::Relaxed))
+}
+
 /// Reads a record; `None` for a vacant place.
 pub(crate) fn load(lines: &[Line]) -> Option<Record> {
     let [head, ..] = lines else { return None };
@@ -187,9 +203,10 @@ mod tests {
                 route: route.map(Into::into),
             };
             store(&lines, &record);
+            assert_eq!((id(&lines), version(&lines)), (Some(record.id), Some(7)));
             assert_eq!(load(&lines), Some(record));
         }
         clear(&lines);
-        assert_eq!(load(&lines), None);
+        assert_eq!((load(&lines), id(&lines)), (None, None));
     }
 }

@@ -28,7 +28,7 @@ pub struct Hashing {
 }
 
 impl Hashing {
-    /// The key of a text; an empty one is no key.
+    /// The key of a text; an empty one is a key too.
     pub fn text(self, bytes: &[u8]) -> Key {
         let hash = match self.function {
             Function::Sdbm => bytes.iter().fold(0, |hash: u32, byte| {
@@ -41,7 +41,7 @@ impl Hashing {
             Function::Crc32 => crc32fast::hash(bytes),
             Function::None => decimal(bytes),
         };
-        Key { hash: self.finish(hash), len: bytes.len() as u32 }
+        Key { hash: self.finish(hash), len: (bytes.len() as u32).max(1) }
     }
 
     /// The key of an address whose words were folded together ([`Key::folded`]).
@@ -95,6 +95,6 @@ mod tests {
         let number = Hashing { function: Function::None, avalanche: false };
         assert_eq!(number.text(b"1207x9").hash, 1207);
         assert_eq!(number.text(b"").hash, 0);
-        assert!(number.text(b"").is_empty());
+        assert!(!number.text(b"").is_empty());
     }
 }

@@ -323,7 +323,9 @@ mod tests {
     proptest! {
         /// However they come and go, trees give the least first and lose nobody.
         #[test]
-        fn trees_are_in_order(events in prop::collection::vec((0u32..20, 0i64..9, any::<bool>()), 1..300)) {
+        fn trees_are_in_order(
+            events in prop::collection::vec((0u32..20, 0i64..9, any::<bool>()), 1..300),
+        ) {
             let options = [PeerOptions { down: true, ..PeerOptions::default() }; 20];
             let mut memory = Memory::new(&METHOD, &options, &[]);
             let mut state = memory.state();
