@@ -1,10 +1,6 @@
 //! The HTTP engine behind the seam of `engines.rs`.
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use config::Scope;
 use http::Http;
@@ -12,6 +8,7 @@ use system::errno::Errno;
 use system::file::give_to;
 
 use crate::engines::{Ending, Engine, Service, Surroundings, Wanted, WorkerSetup};
+use crate::service::{EngineService, Serving};
 
 /// Compiles the `http` block.
 pub(crate) fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Rc<dyn Engine>> {
@@ -73,87 +70,30 @@ impl Engine for HttpEngine {
             lifecycle.worker_began(setup.number);
         }
         let worker = http::Worker::new(self.http.clone(), setup.seat);
-        let service = Rc::new(HttpService {
-            worker: worker.clone(),
-            accepting: Cell::new(0),
-            aborted: Cell::new(false),
-            last_words: Cell::new(false),
-            waiter: RefCell::new(None),
-        });
+        let service = EngineService::new(Rc::new(HttpServing(worker.clone())));
         for (endpoint, listeners) in self.http.listeners.iter().zip(setup.listeners) {
             let (taker, place) = (worker.clone(), endpoint.clone());
             let take = move |passed| taker.clone().take_over(passed, &place);
             session::handover::offer(endpoint.address.clone(), Rc::new(take));
             for listener in listeners {
-                let accepting = worker.clone().accept(listener, endpoint.clone());
-                service.accepting.set(service.accepting.get() + 1);
-                let service = service.clone();
-                net::spawn(async move {
-                    accepting.await;
-                    service.accepting.set(service.accepting.get() - 1);
-                    service.wake();
-                });
+                service.accept(worker.clone().accept(listener, endpoint.clone()));
             }
         }
         service
     }
 }
 
-/// How long requests that were cut off may take to be logged.
-const LAST_WORDS_MS: u64 = 100;
+struct HttpServing(Rc<http::Worker>);
 
-struct HttpService {
-    worker: Rc<http::Worker>,
-    /// Listeners that are still open. Each takes what waits in its queue before it closes.
-    accepting: Cell<usize>,
-    aborted: Cell<bool>,
-    /// Requests were cut off and are to be logged.
-    last_words: Cell<bool>,
-    waiter: RefCell<Option<Waker>>,
-}
-
-impl HttpService {
-    fn wake(&self) {
-        if let Some(waker) = self.waiter.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Service for HttpService {
+impl Serving for HttpServing {
     fn end(&self, ending: Ending) {
-        self.worker.end(match ending {
+        self.0.end(match ending {
             Ending::Retire => http::Ending::Retire,
             Ending::Stop => http::Ending::Stop,
         });
     }
 
     fn abort(&self) {
-        // The process leaves when its services have ended, and that closes every connection.
-        self.aborted.set(true);
-        self.last_words.set(self.worker.abort());
-        self.wake();
-    }
-
-    fn ended<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
-        Box::pin(async {
-            let mut drained = std::pin::pin!(http::drained());
-            poll_fn(|cx| {
-                if self.aborted.get() {
-                    return Poll::Ready(());
-                }
-                *self.waiter.borrow_mut() = Some(cx.waker().clone());
-                match self.accepting.get() {
-                    // Only now no connection can come any more.
-                    0 => drained.as_mut().poll(cx),
-                    _ => Poll::Pending,
-                }
-            })
-            .await;
-            if self.last_words.get() {
-                // Whoever takes longer to end is cut off without a word.
-                net::timeout(LAST_WORDS_MS, http::drained()).await;
-            }
-        })
+        self.0.abort();
     }
 }

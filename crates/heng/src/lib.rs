@@ -24,6 +24,7 @@ pub mod paths;
 pub mod pid_file;
 pub mod readiness;
 pub mod report;
+mod service;
 pub mod single;
 pub mod start;
 mod stream_engine;

@@ -1,16 +1,12 @@
 //! The stream engine behind the seam of `engines.rs`.
 
-use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use config::Scope;
-use session::budget;
 use stream::Stream;
 
 use crate::engines::{Ending, Engine, Service, Surroundings, Wanted, WorkerSetup};
+use crate::service::{EngineService, Serving};
 
 /// Compiles the `stream` block.
 pub(crate) fn compile(main: &Scope<'_>, surroundings: Surroundings<'_>) -> Option<Rc<dyn Engine>> {
@@ -60,67 +56,25 @@ impl Engine for StreamEngine {
             lifecycle.worker_began(setup.number);
         }
         let worker = stream::Worker::new(self.stream.clone(), setup.seat);
-        let service = Rc::new(StreamService {
-            worker: worker.clone(),
-            accepting: Cell::new(0),
-            aborted: Cell::new(false),
-            waiter: RefCell::new(None),
-        });
+        let service = EngineService::new(Rc::new(StreamServing(worker.clone())));
         for (endpoint, listeners) in self.stream.listeners.iter().zip(setup.listeners) {
             for listener in listeners {
-                let accepting = worker.clone().accept(listener, endpoint.clone());
-                service.accepting.set(service.accepting.get() + 1);
-                let service = service.clone();
-                net::spawn(async move {
-                    accepting.await;
-                    service.accepting.set(service.accepting.get() - 1);
-                    service.wake();
-                });
+                service.accept(worker.clone().accept(listener, endpoint.clone()));
             }
         }
         service
     }
 }
 
-struct StreamService {
-    worker: Rc<stream::Worker>,
-    /// Listeners that are still open. Each takes what waits in its queue before it closes.
-    accepting: Cell<usize>,
-    aborted: Cell<bool>,
-    waiter: RefCell<Option<Waker>>,
-}
+struct StreamServing(Rc<stream::Worker>);
 
-impl StreamService {
-    fn wake(&self) {
-        if let Some(waker) = self.waiter.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Service for StreamService {
+impl Serving for StreamServing {
     fn end(&self, _: Ending) {
         // Sessions are in use: none is idle, whatever follows.
-        self.worker.end();
+        self.0.end();
     }
 
     fn abort(&self) {
-        // The process leaves when its services have ended, and that closes every connection.
-        self.aborted.set(true);
-        self.wake();
-    }
-
-    fn ended<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
-        Box::pin(poll_fn(|cx| {
-            if self.aborted.get() {
-                return Poll::Ready(());
-            }
-            *self.waiter.borrow_mut() = Some(cx.waker().clone());
-            match self.accepting.get() {
-                // Only now no connection can come any more.
-                0 => budget::poll_unused(cx),
-                _ => Poll::Pending,
-            }
-        }))
+        self.0.abort();
     }
 }

@@ -56,4 +56,4 @@ pub use location::{Location, LocationBuilder};
 pub use module::{Content, Filter, Guard, Logger, Module, Stage, Step, Verdict};
 pub use part::Part;
 pub use response::Response;
-pub use worker::{Ending, Worker, drained};
+pub use worker::{Ending, Worker};

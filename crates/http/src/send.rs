@@ -92,7 +92,11 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         sender.out.take().for_each(|head| pace.hold(head));
         sender.pace = Some(pace);
     }
-    let end = poll_fn(|cx| sender.poll(cx, x)).await;
+    let end = poll_fn(|cx| match sender.poll(cx, x) {
+        Poll::Pending if x.connection.worker.is_aborted() => Poll::Ready(SendEnd::ClientLost),
+        polled => polled,
+    })
+    .await;
     x.sent.complete = end == SendEnd::Complete;
     end
 }

@@ -620,6 +620,8 @@ fn server_protocol(x: &mut X) -> Found {
 
 fn status_code(x: &mut X) -> Found {
     let code = match x.sent.logged_status {
+        // We cut it off ourselves: nginx logs 000.
+        Some(499) if x.connection.worker.is_aborted() => 0,
         Some(status) => status,
         // An HTTP/0.9 answer has no status line; nginx logs 009.
         None if x.request.version.major == 0 => 9,

@@ -5,16 +5,13 @@ use crate::connection::{self, Connection};
 use crate::http::{Endpoint, Http, Served};
 use crate::http2::Mux;
 use net::{Held, Listener, Seat, Stream};
+use session::acceptor::Acceptor;
 use session::budget;
 use session::counters;
 use session::handover::Passed;
-use session::log::Level;
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
-use system::errno::Errno;
 use system::socket::Address;
 
 /// What a retiring worker grants an idle connection at least, in milliseconds of silence: a
@@ -22,9 +19,6 @@ use system::socket::Address;
 const RETIRE_QUIET_MS: u64 = 2_000;
 /// How many idle connections are closed at a time to make room for new ones (nginx: 32).
 const SHED: usize = 32;
-/// How long accepting pauses after an error that will not go away by itself, such as no
-/// descriptors left (nginx: accept_mutex_delay).
-const ACCEPT_PAUSE_MS: u64 = 500;
 
 /// How a worker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +37,7 @@ pub struct Worker {
     idle: RefCell<IdleList>,
     /// Where the other workers see how many connections this one holds.
     seat: Option<Rc<Seat>>,
-    /// Tasks that accept, to be told of the end.
-    acceptors: RefCell<Vec<Waker>>,
+    acceptor: Acceptor,
     /// Connections with several requests at a time, to be told of the end.
     multiplexed: RefCell<Vec<Weak<Mux>>>,
     aborted: Cell<bool>,
@@ -58,7 +51,7 @@ impl Worker {
             ending: Cell::new(None),
             idle: RefCell::new(IdleList::default()),
             seat,
-            acceptors: RefCell::new(Vec::new()),
+            acceptor: Acceptor::default(),
             multiplexed: RefCell::new(Vec::new()),
             aborted: Cell::new(false),
         })
@@ -74,9 +67,7 @@ impl Worker {
         for lifecycle in &self.http.lifecycles {
             lifecycle.worker_ends();
         }
-        for waker in self.acceptors.take() {
-            waker.wake();
-        }
+        self.acceptor.end();
         for mux in self.multiplexed.borrow().iter().filter_map(Weak::upgrade) {
             mux.wake();
         }
@@ -93,16 +84,15 @@ impl Worker {
         });
     }
 
-    /// Cuts connections with several requests off; true when there were any, whose requests are
-    /// then logged at once.
-    pub fn abort(&self) -> bool {
+    /// Cuts all connections off, as if the clients had closed them: requests are then logged.
+    pub fn abort(&self) {
         self.aborted.set(true);
-        let mut any = false;
         for mux in self.multiplexed.borrow().iter().filter_map(Weak::upgrade) {
             mux.wake();
-            any = true;
         }
-        any
+        net::shut_down_clients();
+        // Those too who wait for somebody else.
+        net::wake_all();
     }
 
     /// True once connections are cut off.
@@ -164,75 +154,14 @@ impl Worker {
     /// Accepts connections of one socket until the worker ends. Those that wait in its queue
     /// then are taken too: they were promised an answer.
     pub async fn accept(self: Rc<Worker>, listener: Listener, endpoint: Rc<Endpoint>) {
-        while !self.is_ending() {
-            if budget::used() >= budget::limit() {
-                self.make_room(&listener).await;
-                continue;
-            }
-            match poll_fn(|cx| self.poll_accept(cx, &listener)).await {
-                None => break,
-                Some(Ok((stream, peer))) => self.clone().accepted(stream, &peer, &endpoint),
-                Some(Err(error)) if is_passing(&error) => {}
-                Some(Err(error)) => {
-                    let number = Errno::from(&error);
-                    self.log(Level::Crit, format_args!("accept4() failed ({number})"));
-                    listener.pause();
-                    self.shed();
-                    net::sleep(ACCEPT_PAUSE_MS).await;
-                    self.resume(&listener);
-                }
-            }
-        }
-        while let Ok((fd, peer)) = system::socket::accept(listener.as_fd()) {
-            if let Ok(stream) = Stream::new(fd, true) {
-                self.clone().accepted(stream, &peer, &endpoint);
-            }
-        }
-    }
-
-    /// `None` once the worker is ending.
-    fn poll_accept(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &Listener,
-    ) -> Poll<Option<std::io::Result<(Stream, Address)>>> {
-        if self.is_ending() {
-            return Poll::Ready(None);
-        }
-        let accepted = listener.poll_accept(cx);
-        if accepted.is_pending() {
-            let mut acceptors = self.acceptors.borrow_mut();
-            if !acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
-                acceptors.push(cx.waker().clone());
-            }
-        }
-        accepted.map(Some)
-    }
-
-    /// `worker_connections` are in use: idle ones are closed, and new clients wait in the queue
-    /// of the socket.
-    async fn make_room(&self, listener: &Listener) {
-        self.shed();
-        listener.pause();
-        let limit = budget::limit();
-        self.log(Level::Alert, format_args!("{limit} worker_connections are not enough"));
-        poll_fn(budget::poll_available).await;
-        self.resume(listener);
-    }
-
-    fn resume(&self, listener: &Listener) {
-        if let Err(error) = listener.resume() {
-            let number = Errno::from(&error);
-            self.log(Level::Alert, format_args!("epoll_ctl() failed ({number})"));
-        }
-    }
-
-    fn accepted(self: Rc<Worker>, stream: Stream, peer: &Address, endpoint: &Endpoint) {
-        counters::accepted();
-        let Some(permit) = budget::acquire() else { return };
-        let Some(served) = endpoint.served_for(&stream) else { return };
-        let connection = Connection::new(stream, peer, served, self, permit);
-        net::spawn(connection::run(Rc::new(connection)));
+        let take = |stream, peer: Address, permit| {
+            counters::accepted();
+            let Some(served) = endpoint.served_for(&stream) else { return };
+            let connection = Connection::new(stream, &peer, served, self.clone(), permit);
+            net::spawn(connection::run(Rc::new(connection)));
+        };
+        let log = &self.http.error_log;
+        self.acceptor.run(listener, log, || self.shed(), take).await;
     }
 
     /// Takes a connection that somebody else accepted and that is meant for one of the addresses
@@ -249,17 +178,6 @@ impl Worker {
         }
         net::spawn(connection::run(Rc::new(connection)));
     }
-
-    fn log(&self, level: Level, message: std::fmt::Arguments<'_>) {
-        self.http.error_log.write(level, None, message, &session::log::no_context);
-    }
-}
-
-/// The peer is to blame, or nobody: try the next one.
-fn is_passing(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as K;
-    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::Interrupted)
-        || error.raw_os_error() == Some(71 /* EPROTO, accept(2) */)
 }
 
 impl Endpoint {
@@ -358,9 +276,4 @@ impl IdleList {
             at = node.next;
         }
     }
-}
-
-/// Waits until every connection of this worker is closed.
-pub async fn drained() {
-    poll_fn(budget::poll_unused).await;
 }

@@ -42,8 +42,8 @@ pub use relay::{Broken, Closing, End, RelaySettings, Relayed, Side};
 pub use seats::{Held, Seat, Seats};
 pub use stream::{Push, Stream};
 pub use system::driver::{
-    Handle, Kind, Settings, Timer, block_on, defer, live_tasks, now, precise_now_us, spawn, start,
-    stop, wall, yield_now,
+    Handle, Kind, Settings, Timer, block_on, defer, live_tasks, now, precise_now_us,
+    shut_down_clients, spawn, start, stop, wake_all, wall, yield_now,
 };
 pub use system::socket::Address;
 pub use time::{sleep, timeout};

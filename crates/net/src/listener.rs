@@ -114,7 +114,7 @@ impl Listener {
                         self.source.clear_readable();
                     }
                     self.take_turns();
-                    return Poll::Ready(Stream::new(fd, true).map(|stream| (stream, peer)));
+                    return Poll::Ready(Stream::accepted(fd).map(|stream| (stream, peer)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.source.clear_readable();

@@ -62,6 +62,18 @@ impl Stream {
         Ok(Stream { source, fd: Some(fd), tls: OnceCell::new() })
     }
 
+    /// As [`Stream::new`], for a connection that a client has made: see
+    /// [`shut_down_clients`](system::driver::shut_down_clients).
+    ///
+    /// # Errors
+    /// As [`Source::new`].
+    pub fn accepted(fd: OwnedFd) -> io::Result<Stream> {
+        let interest = Interest::BOTH.closing().stream().of_client();
+        let source = Source::new(fd.as_fd(), interest)?;
+        source.assume_ready();
+        Ok(Stream { source, fd: Some(fd), tls: OnceCell::new() })
+    }
+
     /// The connection's TLS, once a handshake is over.
     #[inline]
     pub fn tls(&self) -> Option<&Session> {

@@ -91,7 +91,7 @@ impl Acceptor {
             }
         }
         while let Ok((fd, peer)) = system::socket::accept(listener.as_fd()) {
-            if let Ok(stream) = Stream::new(fd, true) {
+            if let Ok(stream) = Stream::accepted(fd) {
                 give(stream, peer, &take);
             }
         }

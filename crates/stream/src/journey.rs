@@ -2,15 +2,19 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
+use std::task::Poll;
 
 use net::Block;
 use session::log::Level;
 
 use crate::client::Client;
 use crate::module::{Look, Stage, Verdict};
+use crate::proxy;
 use crate::proxy_protocol;
 use crate::session::Session;
 use crate::ssl;
+use crate::worker::Worker;
 
 /// The session went well, as far as we are concerned.
 pub const OK: u16 = 200;
@@ -22,14 +26,31 @@ pub const INTERNAL_ERROR: u16 = 500;
 pub const BAD_GATEWAY: u16 = 502;
 
 /// Leads a session through its phases, and tells the loggers how it went.
-pub(crate) async fn run(mut s: Session) {
+pub(crate) async fn run(mut s: Session, worker: &Worker) {
     let udp = if s.is_udp() { "udp " } else { "" };
     s.log_plainly(format_args!("{udp}client {} connected to {}", s.peer, s.endpoint.address));
-    s.status = phases(&mut s).await;
+    s.status = match unless_aborted(worker, phases(&mut s)).await {
+        Some(status) => status,
+        None => {
+            s.log_error(Level::Info, format_args!("shutdown timeout"));
+            proxy::close_books(&mut s);
+            OK
+        }
+    };
     let server = s.server.clone();
     for logger in &server.loggers {
         logger(&mut s);
     }
+}
+
+/// What the phases come to; nothing when the worker's time is over before.
+async fn unless_aborted(worker: &Worker, phases: impl Future<Output = u16>) -> Option<u16> {
+    let mut phases = pin!(phases);
+    poll_fn(|cx| match worker.is_aborted() {
+        true => Poll::Ready(None),
+        false => phases.as_mut().poll(cx).map(Some),
+    })
+    .await
 }
 
 /// The status with which the session ends.

@@ -137,7 +137,8 @@ fn take(
     let mut session = Session::new(client, packet.peer.clone(), place, permit);
     table.sessions.borrow_mut().insert(key.clone(), inbox);
     session.keep(Entry { table: table.clone(), key: RefCell::new(Some(key)) });
-    net::spawn(journey::run(session));
+    let worker = worker.clone();
+    net::spawn(async move { journey::run(session, &worker).await });
 }
 
 /// Where a packet was meant for, if that is another port than the listener's.

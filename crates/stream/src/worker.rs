@@ -1,5 +1,6 @@
 //! What the sessions of one worker share, and how they begin.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 
@@ -25,12 +26,13 @@ pub struct Worker {
     acceptor: Acceptor,
     /// Where the other workers see how many connections this one holds.
     seat: Option<Rc<Seat>>,
+    aborted: Cell<bool>,
 }
 
 impl Worker {
     /// A worker that serves `stream`; its connections are counted at `seat`.
     pub fn new(stream: Rc<Stream>, seat: Option<Rc<Seat>>) -> Rc<Worker> {
-        Rc::new(Worker { stream, acceptor: Acceptor::default(), seat })
+        Rc::new(Worker { stream, acceptor: Acceptor::default(), seat, aborted: Cell::new(false) })
     }
 
     /// Takes the sessions of one socket until the worker ends. Connections for its address that
@@ -82,10 +84,11 @@ impl Worker {
         Some(session)
     }
 
-    fn spawn(&self, session: Session) {
+    fn spawn(self: &Rc<Worker>, session: Session) {
         let held: Option<Held> = self.seat.as_ref().map(Seat::hold);
+        let worker = self.clone();
         net::spawn(async move {
-            journey::run(session).await;
+            journey::run(session, &worker).await;
             drop(held);
         });
     }
@@ -114,6 +117,17 @@ impl Worker {
         }
         self.acceptor.end();
         handover::forget();
+    }
+
+    /// Cuts all sessions off, which are then logged.
+    pub fn abort(&self) {
+        self.aborted.set(true);
+        net::wake_all();
+    }
+
+    /// True once sessions are cut off.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.get()
     }
 
     /// True once no further sessions are taken.

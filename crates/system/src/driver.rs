@@ -29,9 +29,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 pub use ahead::has_unsent;
-pub use io::{Handle, Interest, Source};
+pub use io::{Handle, Interest, Source, shut_down_clients};
 pub use state::{memory, precise_now_us, reports_errors, start, stop, wall};
-pub use task::{block_on, defer, live_tasks, spawn};
+pub use task::{block_on, defer, live_tasks, spawn, wake_all};
 pub use timer::Timer;
 
 /// The kernel interface that reports readiness (`events { use ...; }`).

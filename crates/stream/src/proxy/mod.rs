@@ -46,6 +46,14 @@ fn attach(c: &mut Compiler<'_>, scope: &Scope<'_>, builder: &mut ServerBuilder) 
     }
 }
 
+/// What the logs want to know about the ways to peers of a session that is cut off.
+pub(crate) fn close_books(s: &mut Session) {
+    tcp::note_traffic(s);
+    if let Some(upstream) = &mut s.upstream {
+        upstream.end();
+    }
+}
+
 struct Proxy {
     settings: Rc<Settings>,
     target: Target,

@@ -47,6 +47,12 @@ impl Interest {
     pub const fn stream(self) -> Interest {
         Interest(self.0 | STREAM)
     }
+
+    /// A connection that a client has made: see [`shut_down_clients`].
+    #[must_use]
+    pub const fn of_client(self) -> Interest {
+        Interest(self.0 | CLIENT)
+    }
 }
 
 const READ: u32 = 1;
@@ -82,6 +88,8 @@ pub(super) const POLLING_WRITE: u32 = 1 << 18;
 pub(super) const POLLING_HANG: u32 = 1 << 19;
 /// Reading was not tried yet, and is worth it.
 pub(super) const FRESH: u32 = 1 << 20;
+/// A client has made the connection.
+const CLIENT: u32 = 1 << 21;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
@@ -535,6 +543,17 @@ impl Handle {
             true
         })
     }
+}
+
+/// Ends all connections that clients have made, as [`Handle::shut_down`] does, and so lets their
+/// tasks come to an end.
+pub fn shut_down_clients() {
+    with(|s| {
+        for slot in s.ios.slots.iter().filter(|slot| slot.flags & (FREE | CLIENT) == CLIENT) {
+            // SAFETY: the call takes any number; this is the descriptor of a living source.
+            unsafe { libc::shutdown(slot.fd, libc::SHUT_RDWR) };
+        }
+    });
 }
 
 enum Answer {

@@ -180,6 +180,11 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     });
 }
 
+/// Wakes all tasks: something that concerns each of them has changed.
+pub fn wake_all() {
+    with(|s| (0..s.tasks.slots.len() as u32).for_each(|index| s.tasks.wake_index(index)));
+}
+
 /// How many spawned tasks have not finished.
 pub fn live_tasks() -> usize {
     with(|s| s.tasks.live)
