@@ -286,11 +286,18 @@ fn certificates_of_clients_are_asked_for_and_checked() {
 
 #[test]
 fn a_response_of_ocsp_is_shown() {
-    let server =
-        Server::start(config("ssl_stapling_file %%DIR%%/o.der;").file("o.der", b"response"));
-    let client = TlsClient::new("a.example");
-    body(client.get(server.port(0), "/"));
-    assert_eq!(client.staple(), b"response");
+    // One that says `unauthorized` is the shortest.
+    let response = b"\x30\x03\x0a\x01\x06";
+    let file = "ssl_stapling_file %%DIR%%/o.der;";
+    for (inside, expected) in [("ssl_stapling on;", &response[..]), ("", b"")] {
+        let config = config(&format!("{inside} {file}")).file("o.der", response);
+        let server = Server::start(config);
+        let client = TlsClient::new("a.example");
+        body(client.get(server.port(0), "/"));
+        assert_eq!(client.staple(), expected);
+    }
+    let config = config(&format!("ssl_stapling on; {file}")).file("o.der", b"response");
+    Server::check(config).expect(1).says("d2i_OCSP_RESPONSE_bio(\"");
 }
 
 #[test]

@@ -14,13 +14,15 @@ use net::tls::{Choice, Failure, Hello, Session, Trust};
 use session::log::Level;
 use session::text::{Arena, Span};
 use session::tls::variables::Secured;
-use session::tls::{How, ServerTls, Verify};
+use session::tls::{How, LookUp, ServerTls, Unfit, Verify};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use system::errno::Errno;
+use upstream::resolver::Resolvers;
+use upstream::{Names, SystemNames};
 use wire::http1::{Method, Version};
 
 /// Bytes read to learn what a client speaks: its first message fits mostly.
@@ -28,9 +30,14 @@ const FIRST_READ: usize = 4096;
 
 /// Compiles the TLS of a `server`.
 pub(crate) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>, alpn: Vec<Vec<u8>>) -> ServerTls {
+    let upstream::resolver::LookUp { resolver, timeout_ms } =
+        c.state::<Resolvers>().look_up(scope, &SystemNames);
+    let look_up = LookUp { resolver, timeout_ms, system: |name| SystemNames.addresses(name) };
     let zones = c.zones;
     let template = &mut |source: &config::Template| c.template(source);
-    session::tls::compile(scope, How { zones, alpn, template })
+    let mut tls = session::tls::compile(scope, How { zones, alpn, look_up, template });
+    tls.staplers.drain(..).for_each(|stapler| c.follow(stapler));
+    tls
 }
 
 /// The name that the client asked for while there is no session yet.
@@ -47,7 +54,10 @@ pub(crate) async fn handshake(connection: &Rc<Connection>, deadline: u64) -> boo
         Poll::Pending => connection.timer.poll_expired(cx).map(|()| None),
     });
     match outcome.await {
-        Some(Ok(())) => true,
+        Some(Ok(())) => {
+            ask(connection).await;
+            true
+        }
         Some(Err(failure)) => {
             tell(connection, format_args!("{failure}"));
             false
@@ -56,6 +66,16 @@ pub(crate) async fn handshake(connection: &Rc<Connection>, deadline: u64) -> boo
             log_timeout(connection);
             false
         }
+    }
+}
+
+/// Asks whether the client's certificate was revoked, if its server wants to know.
+async fn ask(connection: &Rc<Connection>) {
+    let Some(site) = first_site(connection) else { return };
+    let Some(session) = connection.stream.tls() else { return };
+    if site.tls.revocation.is_some() {
+        let complain = |what: &str| connection.log(Level::Error, format_args!("{what}"));
+        Box::pin(site.tls.ask(session, &complain)).await;
     }
 }
 
@@ -203,19 +223,14 @@ pub(crate) fn admit(x: &mut Exchange) -> Result<(), u16> {
         x.log_error(Level::Info, format_args!("{message}"));
         return Err(421);
     }
-    match session.verdict(&site.tls.trust, net::wall().0 as i64) {
-        Some(Err(fault)) if site.tls.verify != Verify::OptionalNoCa || !fault.is_about_trust() => {
-            let (number, text) = (fault.number, fault.text);
-            let message = format_args!("client SSL certificate verify error: ({number}:{text})");
-            x.log_error(Level::Info, message);
-            Err(495)
+    site.tls.judge(session).map_err(|unfit| {
+        x.log_error(Level::Info, format_args!("{unfit}"));
+        match unfit {
+            Unfit::Bad(_) => 495,
+            Unfit::Missing => 496,
+            Unfit::Elsewhere => 421,
         }
-        None if site.tls.verify == Verify::On => {
-            x.log_error(Level::Info, format_args!("client sent no required SSL certificate"));
-            Err(496)
-        }
-        _ => Ok(()),
-    }
+    })
 }
 
 impl Exchange {

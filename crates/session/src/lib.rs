@@ -5,6 +5,7 @@
 pub mod acceptor;
 pub mod access;
 pub mod access_log;
+pub mod answer;
 pub mod budget;
 pub mod clock;
 pub mod contexts;

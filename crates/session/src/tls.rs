@@ -2,25 +2,31 @@
 //!
 //! `directives` declares, this file compiles: certificates and keys are read here, in the master,
 //! so a fault shows before anything is put to use, and workers need no right to read them.
-//! `store` keeps sessions in a zone, `dynamic` loads certificates whose names hold variables.
+//! `store` keeps sessions in a zone, `dynamic` loads certificates whose names hold variables,
+//! `stapling` and `revocation` ask whether certificates were revoked: ours, and clients'.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use config::{Part, Scope, Span};
 use net::tls::{
-    Algorithms, Certificate, CertifiedKey, KeyLog, Keys, Protocols, Server, ServerConfig,
-    ServerSessionMemoryCache, StoresServerSessions, Trust,
+    Algorithms, Certificate, KeyLog, Keys, Protocols, Server, ServerConfig,
+    ServerSessionMemoryCache, Session, StoresServerSessions, Trust,
 };
 
 use crate::contexts::{HTTP, SERVER};
+use crate::lifecycle::Lifecycle;
 use crate::variables::Template;
 use crate::zones::Zones;
 
 pub mod directives;
 mod dynamic;
 pub mod outgoing;
+mod responder;
+pub mod revocation;
+mod stapling;
 mod store;
 pub mod towards;
 pub mod variables;
@@ -29,6 +35,8 @@ use directives as d;
 pub use directives::{DIRECTIVES, Verify};
 pub use dynamic::Dynamic;
 pub use outgoing::{Insecure, Outgoing};
+pub use responder::LookUp;
+pub use revocation::Revocation;
 pub use towards::Towards;
 
 /// A server's TLS.
@@ -45,6 +53,11 @@ pub struct ServerTls {
     pub verify: Verify,
     /// Whom clients' certificates must come from.
     pub trust: Rc<Trust>,
+    /// How it is asked whether clients' certificates were revoked, if it is.
+    pub revocation: Option<Revocation>,
+    /// What follows the answers about the server's own certificates, for the engine to let follow
+    /// the lives of workers.
+    pub staplers: Vec<Rc<dyn Lifecycle>>,
 }
 
 /// What compiling needs besides the scope.
@@ -52,6 +65,8 @@ pub struct How<'c> {
     pub zones: &'c Zones,
     /// Protocols above TLS, the preferred ones first.
     pub alpn: Vec<Vec<u8>>,
+    /// How names of responders become addresses.
+    pub look_up: LookUp,
     /// Compiles a template for the engine's conversations.
     pub template: &'c mut dyn FnMut(&config::Template) -> Template,
 }
@@ -70,6 +85,8 @@ pub fn compile(scope: &Scope<'_>, how: How<'_>) -> ServerTls {
         rejects,
         verify: scope.get(&d::SSL_VERIFY_CLIENT),
         trust: Rc::default(),
+        revocation: None,
+        staplers: Vec::new(),
     };
     if !has_certificates && !rejects {
         // nginx looks no further either.
@@ -99,11 +116,10 @@ fn fill(tls: &mut ServerTls, scope: &Scope<'_>, how: How<'_>) -> Result<(), Faul
     let mut certificates = Vec::new();
     let mut names = Vec::new();
     if pairs.iter().all(is_constant) {
-        let staple = staple(scope, &prefix)?;
         for (certificate, key) in &pairs {
             let (certificate, key) = (text(certificate), text(key));
             let loaded = net::tls::certified(&certificate, &key, &passwords, &prefix);
-            certificates.push(with_staple(loaded.map_err(nowhere)?, staple.as_deref()));
+            certificates.push((loaded.map_err(nowhere)?, certificate));
         }
     } else {
         let compiled = pairs
@@ -115,6 +131,8 @@ fn fill(tls: &mut ServerTls, scope: &Scope<'_>, how: How<'_>) -> Result<(), Faul
     let depth = usize::try_from(scope.get(&d::SSL_VERIFY_DEPTH)).unwrap_or(usize::MAX);
     let (trust, hints) = trust(scope, &prefix, tls.verify, depth)?;
     tls.trust = Rc::new(trust);
+    let certificates = stapling::compile(tls, scope, &how, certificates)?;
+    tls.revocation = revocation::compile(scope, &how, tls.verify)?;
     let server = Server {
         algorithms: algorithms(scope)?,
         prefers_own: scope.get(&d::SSL_PREFER_SERVER_CIPHERS) || prefers_own(scope),
@@ -160,34 +178,6 @@ fn pairs(scope: &Scope<'_>) -> Result<Vec<(config::Template, config::Template)>,
             Err((reason, None))
         }
         _ => Ok(certificates.into_iter().zip(keys).collect()),
-    }
-}
-
-/// The response of `ssl_stapling_file`.
-fn staple(scope: &Scope<'_>, prefix: &Path) -> Result<Option<Vec<u8>>, Fault> {
-    let Some((file, span)) = scope.find_spanned(&d::SSL_STAPLING_FILE) else { return Ok(None) };
-    if file.is_empty() {
-        return Ok(None);
-    }
-    let path = prefix.join(file);
-    match std::fs::read(&path) {
-        Ok(response) => Ok(Some(response)),
-        Err(error) => {
-            let errno = system::errno::Errno::from(&error);
-            let reason = format!("BIO_new_file(\"{}\") failed ({errno})", path.display());
-            Err((reason, Some(span)))
-        }
-    }
-}
-
-fn with_staple(certificate: Arc<CertifiedKey>, staple: Option<&[u8]>) -> Arc<CertifiedKey> {
-    match staple {
-        None => certificate,
-        Some(response) => {
-            let mut stapled = CertifiedKey::clone(&certificate);
-            stapled.ocsp = Some(response.to_vec());
-            Arc::new(stapled)
-        }
     }
 }
 
@@ -313,6 +303,68 @@ pub enum Command {
     Certificate(String),
     /// Its key.
     Key(String),
+}
+
+impl ServerTls {
+    /// Asks whether the client's certificate was revoked, where that is wanted and the certificate
+    /// is good otherwise; [`ServerTls::judge`] knows the answer from then on. `complain` logs what
+    /// is wrong with the client's certificates.
+    pub async fn ask(&self, session: &Session, complain: &dyn Fn(&str)) {
+        let Some(revocation) = &self.revocation else { return };
+        if session.verdict(&self.trust, net::wall().0 as i64) == Some(Ok(())) {
+            let outcome = revocation.ask(session, &self.trust, complain).await;
+            session.keep_asked(&self.trust, outcome);
+        }
+    }
+
+    /// Whether the client's certificate, or that it has none, is good enough.
+    ///
+    /// # Errors
+    /// Why not, in nginx's words.
+    pub fn judge(&self, session: &Session) -> Result<(), Unfit> {
+        if self.verify == Verify::Off {
+            return Ok(());
+        }
+        match session.verdict(&self.trust, net::wall().0 as i64) {
+            Some(Err(fault)) if self.verify != Verify::OptionalNoCa || !fault.is_about_trust() => {
+                let (number, text) = (fault.number, fault.text);
+                Err(Unfit::Bad(format!("client SSL certificate verify error: ({number}:{text})")))
+            }
+            None if self.verify == Verify::On => Err(Unfit::Missing),
+            Some(Ok(())) if self.revocation.is_some() => match session.asked(&self.trust) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(refused)) => {
+                    Err(Unfit::Bad(format!("client SSL certificate verify error: {refused}")))
+                }
+                // The handshake was for another server, which asked nobody.
+                None => Err(Unfit::Elsewhere),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with a client's certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// What to log.
+    Bad(String),
+    Missing,
+    /// Nobody was asked whether it was revoked, since the handshake was for another server.
+    Elsewhere,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Unfit::Bad(text) => text,
+            Unfit::Missing => "client sent no required SSL certificate",
+            Unfit::Elsewhere => {
+                "client attempted to request the server name different from the one that was \
+                 negotiated"
+            }
+        })
+    }
 }
 
 impl Command {

@@ -12,9 +12,11 @@ use session::contexts::{STREAM, STREAM_SERVER};
 use session::log::Level;
 use session::text::Span;
 use session::tls::variables::{Rows, Secured};
-use session::tls::{How, ServerTls, Verify};
+use session::tls::{How, LookUp, ServerTls};
 use session::variables::Builtin;
 use system::errno::Errno;
+use upstream::resolver::Resolvers;
+use upstream::{Names, SystemNames};
 
 use crate::client::Client;
 use crate::compile::Compiler;
@@ -66,9 +68,13 @@ impl Settings {
     pub(crate) fn compile(c: &mut Compiler<'_>, scope: &Scope<'_>) -> Settings {
         let alpn = scope.find(&SSL_ALPN).unwrap_or_default();
         let alpn = alpn.into_iter().map(String::into_bytes).collect();
+        let upstream::resolver::LookUp { resolver, timeout_ms } =
+            c.state::<Resolvers>().look_up(scope, &SystemNames);
+        let look_up = LookUp { resolver, timeout_ms, system: |name| SystemNames.addresses(name) };
         let zones = c.zones;
         let template = &mut |source: &config::Template| c.template(source);
-        let tls = session::tls::compile(scope, How { zones, alpn, template });
+        let mut tls = session::tls::compile(scope, How { zones, alpn, look_up, template });
+        tls.staplers.drain(..).for_each(|stapler| c.follow(stapler));
         Settings { tls, timeout_ms: scope.get(&SSL_HANDSHAKE_TIMEOUT) }
     }
 }
@@ -93,7 +99,12 @@ pub(crate) async fn handshake(s: &mut Session) -> Result<(), u16> {
     let shaken = net::timeout(timeout_ms, shake(s, &stream)).await;
     s.client = Client::Connection(Some(stream));
     match shaken {
-        Some(Ok(())) => admit(s),
+        Some(Ok(())) => {
+            if s.server.ssl.tls.revocation.is_some() {
+                Box::pin(ask(s)).await;
+            }
+            admit(s)
+        }
         Some(Err(failure)) => {
             s.log_error(Level::Info, format_args!("{failure}"));
             Err(INTERNAL_ERROR)
@@ -140,23 +151,21 @@ fn choose(s: &mut Session, hello: &Hello) -> Choice {
     }
 }
 
+/// Asks whether the client's certificate was revoked.
+async fn ask(s: &Session) {
+    let Some(tls) = s.tls() else { return };
+    let complain = |what: &str| s.log_error(Level::Error, format_args!("{what}"));
+    s.server.ssl.tls.ask(tls, &complain).await;
+}
+
 /// Whether the client's certificate is good enough for the server.
 fn admit(s: &Session) -> Result<(), u16> {
     let ssl = &s.server.ssl.tls;
-    let Some(tls) = s.tls().filter(|_| ssl.verify != Verify::Off) else { return Ok(()) };
-    match tls.verdict(&ssl.trust, net::wall().0 as i64) {
-        Some(Err(fault)) if ssl.verify != Verify::OptionalNoCa || !fault.is_about_trust() => {
-            let (number, text) = (fault.number, fault.text);
-            let message = format_args!("client SSL certificate verify error: ({number}:{text})");
-            s.log_error(Level::Info, message);
-            Err(INTERNAL_ERROR)
-        }
-        None if ssl.verify == Verify::On => {
-            s.log_error(Level::Info, format_args!("client sent no required SSL certificate"));
-            Err(INTERNAL_ERROR)
-        }
-        _ => Ok(()),
-    }
+    let Some(tls) = s.tls() else { return Ok(()) };
+    ssl.judge(tls).map_err(|unfit| {
+        s.log_error(Level::Info, format_args!("{unfit}"));
+        INTERNAL_ERROR
+    })
 }
 
 impl Secured for Session {

@@ -33,6 +33,7 @@ mod directives;
 pub mod frames;
 mod message;
 mod names;
+pub mod ocsp;
 mod ports;
 mod process;
 mod server;

@@ -19,6 +19,8 @@ pub enum Purpose {
     Client,
     /// That of a server that we connected to.
     Server,
+    /// That of a responder which signs what it says of certificates (OCSP).
+    Responder,
 }
 
 /// What is wrong with a chain: OpenSSL's number and words (`X509_V_ERR_...`).
@@ -111,6 +113,12 @@ impl Trust {
         last.map_or(Ok(()), Err)
     }
 
+    /// The chain from what a peer sent to an authority, the peer's own certificate first.
+    pub fn chain(&self, sent: &[Certificate], now: i64) -> Vec<Certificate> {
+        let [leaf, rest @ ..] = sent else { return Vec::new() };
+        self.build(leaf, rest, now).links.into_iter().cloned().collect()
+    }
+
     fn build<'a>(&'a self, leaf: &'a Certificate, rest: &'a [Certificate], now: i64) -> Chain<'a> {
         let mut chain = Chain { links: vec![leaf], sent: 1, ends: false, is_trusted: false };
         let mut top = leaf;
@@ -177,8 +185,9 @@ impl Trust {
     }
 }
 
-/// Who issued `one`, among `all`: one that is valid now and whose key fits, where there is one.
-fn issuer<'a>(all: &'a [Certificate], one: &Certificate, now: i64) -> Option<&'a Certificate> {
+/// Who issued `one`, among `all`: one that is valid now and whose key fits, where there is one;
+/// else one of that name. `now` is in seconds since 1970.
+pub fn issuer<'a>(all: &'a [Certificate], one: &Certificate, now: i64) -> Option<&'a Certificate> {
     let named = || all.iter().filter(|other| other.subject() == one.issuer());
     let is_valid = |other: &&Certificate| other.not_before <= now && now <= other.not_after;
     let fits = |other: &&Certificate| one.is_signed_by(other);
@@ -213,9 +222,13 @@ fn check_extensions(links: &[&Certificate], purpose: Purpose, last: &mut Option<
 fn is_for(link: &Certificate, purpose: Purpose, is_leaf: bool) -> bool {
     /// serverAuth and clientAuth differ in the last number (RFC 5280 section 4.2.1.12).
     const AUTHENTICATION: [u8; 7] = [0x2b, 6, 1, 5, 5, 7, 3];
-    let number = match purpose {
-        Purpose::Server => 1,
-        Purpose::Client => 2,
+    let (number, wanted) = match purpose {
+        Purpose::Server => {
+            (1, usage::DIGITAL_SIGNATURE | usage::KEY_ENCIPHERMENT | usage::KEY_AGREEMENT)
+        }
+        Purpose::Client => (2, usage::DIGITAL_SIGNATURE | usage::KEY_AGREEMENT),
+        // Whom the issuer named for it is looked at elsewhere.
+        Purpose::Responder => return true,
     };
     let is_meant = |object: &Vec<u8>| {
         object.split_last().is_some_and(|(last, rest)| *last == number && rest == AUTHENTICATION)
@@ -225,12 +238,6 @@ fn is_for(link: &Certificate, purpose: Purpose, is_leaf: bool) -> bool {
     {
         return false;
     }
-    let wanted = match purpose {
-        Purpose::Client => usage::DIGITAL_SIGNATURE | usage::KEY_AGREEMENT,
-        Purpose::Server => {
-            usage::DIGITAL_SIGNATURE | usage::KEY_ENCIPHERMENT | usage::KEY_AGREEMENT
-        }
-    };
     !is_leaf || link.extensions.usage.is_none_or(|bits| bits & wanted != 0)
 }
 

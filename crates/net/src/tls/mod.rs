@@ -18,6 +18,7 @@ mod handshake;
 mod key_log;
 mod load;
 mod names;
+pub mod ocsp;
 mod pem;
 mod server;
 mod session;
@@ -26,18 +27,19 @@ mod tests;
 mod tickets;
 mod x509;
 
-pub use check::{Fault, Purpose, Trust, is_for_host};
+pub use check::{Fault, Purpose, Trust, is_for_host, issuer};
 pub use client::{Client, server_name};
 pub use handshake::{Choice, Failure, Reason, accept, connect, is_hello};
 pub use key_log::key_log;
 pub use load::{authorities, certified, chain, passwords, revocations};
+pub use pem::base64;
 pub use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 pub use rustls::sign::CertifiedKey;
 pub use rustls::{ClientConfig, KeyLog, ServerConfig, SupportedProtocolVersion};
-pub use server::{Server, with_certificates};
+pub use server::{Server, Shown, Staple, with_certificates};
 pub use session::{Hello, Session};
 pub use tickets::{Keys, read_key};
-pub use x509::{Certificate, RevocationList};
+pub use x509::{Certificate, RevocationList, mark};
 
 /// Which versions are spoken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

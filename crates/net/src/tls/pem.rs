@@ -79,10 +79,10 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     (count != 6).then_some(bytes)
 }
 
-/// A certificate's section, with lines of 64 letters as OpenSSL writes them.
-pub(crate) fn write_certificate(der: &[u8]) -> String {
-    let mut base64 = String::with_capacity(der.len() * 4 / 3 + 4);
-    for three in der.chunks(3) {
+/// Base64 with the letters of RFC 4648 section 4, in one line.
+pub fn base64(bytes: &[u8]) -> String {
+    let mut base64 = String::with_capacity(bytes.len() * 4 / 3 + 4);
+    for three in bytes.chunks(3) {
         let bits = three.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte));
         let bits = bits << (8 * (3 - three.len()));
         for i in 0..4 {
@@ -90,6 +90,12 @@ pub(crate) fn write_certificate(der: &[u8]) -> String {
             base64.push(if i > three.len() { '=' } else { char::from(letter) });
         }
     }
+    base64
+}
+
+/// A certificate's section, with lines of 64 letters as OpenSSL writes them.
+pub(crate) fn write_certificate(der: &[u8]) -> String {
+    let base64 = base64(der);
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = base64.as_str();
     while !rest.is_empty() {

@@ -34,7 +34,7 @@ pub struct Server {
     /// The server's order of ciphers counts, not the client's.
     pub prefers_own: bool,
     /// One of these is shown: which one depends on what the client understands.
-    pub certificates: Vec<Arc<CertifiedKey>>,
+    pub certificates: Vec<Shown>,
     /// What stands for certificates that are not known yet: their names.
     pub names: Vec<String>,
     /// Protocols above TLS, the preferred ones first (ALPN).
@@ -50,6 +50,35 @@ pub struct Server {
     /// Seconds for which a session may be resumed.
     pub lifetime_s: u32,
     pub key_log: Option<Arc<dyn KeyLog>>,
+}
+
+/// A certificate that clients are shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub key: Arc<CertifiedKey>,
+    /// What says that it was not revoked, where that changes with time.
+    pub staple: Option<Arc<dyn Staple>>,
+}
+
+/// Adds what says now that a certificate was not revoked.
+pub trait Staple: Send + Sync + fmt::Debug {
+    /// The certificate as it is to be shown now. Called in handshakes: it never waits.
+    fn current(&self, plain: &Arc<CertifiedKey>) -> Arc<CertifiedKey>;
+}
+
+impl From<Arc<CertifiedKey>> for Shown {
+    fn from(key: Arc<CertifiedKey>) -> Shown {
+        Shown { key, staple: None }
+    }
+}
+
+impl Shown {
+    fn current(&self) -> Arc<CertifiedKey> {
+        match &self.staple {
+            None => self.key.clone(),
+            Some(staple) => staple.current(&self.key),
+        }
+    }
 }
 
 impl Server {
@@ -95,7 +124,7 @@ impl Server {
     /// What tells this server's sessions from those of others (nginx: `session_id_context`).
     fn context(&self) -> Vec<u8> {
         let mut hash = digest::Context::new(&digest::SHA256);
-        for certificate in self.certificates.iter().filter_map(|one| one.cert.first()) {
+        for certificate in self.certificates.iter().filter_map(|one| one.key.cert.first()) {
             hash.update(certificate);
         }
         for name in &self.names {
@@ -116,27 +145,29 @@ pub fn with_certificates(
     certificates: Vec<Arc<CertifiedKey>>,
 ) -> Arc<ServerConfig> {
     let mut config = config.clone();
+    let certificates = certificates.into_iter().map(Shown::from).collect();
     config.cert_resolver = Arc::new(Certificates(certificates));
     Arc::new(config)
 }
 
 /// Chooses by what the client can verify, in its order.
 #[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
+struct Certificates(Vec<Shown>);
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let [only] = self.0.as_slice() {
-            return Some(only.clone());
+            return Some(only.current());
         }
         let suites = hello.cipher_suites();
-        let fits = |one: &&Arc<CertifiedKey>, scheme: SignatureScheme| {
-            one.key.choose_scheme(&[scheme]).is_some()
-                && suites.iter().any(|suite| may_use(*suite, one.key.algorithm()))
+        let fits = |one: &&Shown, scheme: SignatureScheme| {
+            let key = &one.key.key;
+            key.choose_scheme(&[scheme]).is_some()
+                && suites.iter().any(|suite| may_use(*suite, key.algorithm()))
         };
         let schemes = hello.signature_schemes().iter();
         let mut found = schemes.filter_map(|scheme| self.0.iter().find(|one| fits(one, *scheme)));
-        found.next().or(self.0.first()).cloned()
+        found.next().or(self.0.first()).map(Shown::current)
     }
 }
 

@@ -36,12 +36,17 @@ pub struct Session {
     hello: Option<Box<Hello>>,
     /// What the last check of the peer's certificates said, and by whose measure.
     verdict: RefCell<Option<Verdict>>,
+    /// What asking about revocation said, and for whose trust it was asked.
+    asked: RefCell<Option<Asked>>,
     /// What an engine remembers of the handshake.
     attached: OnceCell<Rc<dyn Any>>,
 }
 
 /// By whose measure, and what it is.
 type Verdict = (Rc<Trust>, Result<(), Fault>);
+
+/// For whose trust it was asked, and what is wrong.
+type Asked = (Rc<Trust>, Result<(), &'static str>);
 
 /// What a client said first.
 #[derive(Clone, Debug, Default)]
@@ -154,6 +159,7 @@ impl Session {
             inbox: Cell::new(inbox),
             hello,
             verdict: RefCell::new(None),
+            asked: RefCell::new(None),
             attached: OnceCell::new(),
         })
     }
@@ -380,6 +386,18 @@ impl Session {
         let verdict = trust.check(&self.certificates(), purpose, now);
         *self.verdict.borrow_mut() = Some((trust.clone(), verdict));
         Some(verdict)
+    }
+
+    /// Keeps what asking about revocation said of a peer whose chain `trust` takes.
+    pub fn keep_asked(&self, trust: &Rc<Trust>, outcome: Result<(), &'static str>) {
+        *self.asked.borrow_mut() = Some((trust.clone(), outcome));
+    }
+
+    /// What asking about revocation said, if it was asked for `trust`.
+    pub fn asked(&self, trust: &Rc<Trust>) -> Option<Result<(), &'static str>> {
+        let asked = self.asked.borrow();
+        let (_, outcome) = asked.as_ref().filter(|(known, _)| Rc::ptr_eq(known, trust))?;
+        Some(*outcome)
     }
 }
 

@@ -64,7 +64,7 @@ fn server(protocols: Protocols, asks: bool) -> Arc<ServerConfig> {
     let server = Server {
         algorithms: algorithms(protocols),
         prefers_own: false,
-        certificates: vec![made(params("localhost", false), None).certified()],
+        certificates: vec![made(params("localhost", false), None).certified().into()],
         names: Vec::new(),
         alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         asks: asks.then(Vec::new),

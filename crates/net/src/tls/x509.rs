@@ -29,7 +29,7 @@ pub struct Certificate {
 
 /// What is signed, how, and the signature: certificates and revocation lists are built alike.
 #[derive(Clone, Debug)]
-struct Signed {
+pub(super) struct Signed {
     body: Range<usize>,
     algorithm: Range<usize>,
     signature: Range<usize>,
@@ -57,6 +57,8 @@ pub(crate) struct Extensions {
     pub(crate) names: Vec<Box<str>>,
     /// Addresses, as 4 or 16 bytes.
     pub(crate) addresses: Vec<Vec<u8>>,
+    /// Where to ask whether it was revoked: the first URL of an OCSP responder.
+    pub(crate) responder: Option<Box<str>>,
     /// One that must be understood, and is not.
     pub(crate) unknown_critical: bool,
 }
@@ -71,6 +73,19 @@ pub(crate) mod usage {
 }
 
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+/// Authority information access, and OCSP among its methods (RFC 5280 section 4.2.2.1).
+const AUTHORITY_ACCESS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
+const ACCESS_BY_OCSP: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1];
+
+/// A text that stands for these bytes and no others: the beginning of their SHA-256.
+pub fn mark(parts: &[&[u8]]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Where `part`, a piece of `whole`, lies in it.
 fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
@@ -80,7 +95,7 @@ fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
 
 impl Signed {
     /// Splits a signed object; the second is a reader of what is signed.
-    fn read(der: &[u8]) -> der::Result<(Signed, Reader<'_>)> {
+    pub(super) fn read(der: &[u8]) -> der::Result<(Signed, Reader<'_>)> {
         let mut outer = Reader::new(der);
         let mut all = outer.sequence()?;
         if !outer.is_empty() {
@@ -101,7 +116,7 @@ impl Signed {
     }
 
     /// Whether the key of `issuer` made the signature.
-    fn is_by(&self, der: &[u8], issuer: &Certificate) -> bool {
+    pub(super) fn is_by(&self, der: &[u8], issuer: &Certificate) -> bool {
         let algorithm = &der[self.algorithm.clone()];
         let (key_algorithm, key) = issuer.key();
         algorithms().iter().any(|known| {
@@ -282,6 +297,11 @@ impl Certificate {
         (self.not_after - now).max(0) / 86_400
     }
 
+    /// Where it says that one may ask whether it was revoked: a URL of an OCSP responder.
+    pub fn responder(&self) -> Option<&str> {
+        self.extensions.responder.as_deref()
+    }
+
     /// As a PEM section.
     pub fn pem(&self) -> String {
         super::pem::write_certificate(&self.der)
@@ -315,6 +335,7 @@ impl Extensions {
                 self.purposes = Some(purposes);
             }
             [0x55, 0x1d, 17] => self.alternative_names(inner.sequence()?)?,
+            AUTHORITY_ACCESS => self.responder = responder(inner.sequence()?)?,
             // Key identifiers, policies, distribution points: nothing follows from them here.
             [0x55, 0x1d, 14 | 18 | 31 | 32 | 35] => {}
             _ => self.unknown_critical |= critical,
@@ -335,6 +356,21 @@ impl Extensions {
         }
         Ok(())
     }
+}
+
+/// The first URL of an OCSP responder.
+fn responder(mut list: Reader<'_>) -> der::Result<Option<Box<str>>> {
+    while !list.is_empty() {
+        let mut one = list.sequence()?;
+        let (method, place) = (one.expect(tag::OBJECT)?, one.next()?);
+        if method == ACCESS_BY_OCSP
+            && place.tag == tag::implicit(6)
+            && let Ok(url) = std::str::from_utf8(place.content)
+        {
+            return Ok(Some(url.into()));
+        }
+    }
+    Ok(None)
 }
 
 fn number(bytes: &[u8]) -> u64 {

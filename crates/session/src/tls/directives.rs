@@ -3,6 +3,7 @@
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, read};
 use net::tls::Protocols;
 
+use super::revocation::Depth;
 use crate::contexts::{HTTP, SERVER, STREAM, STREAM_SERVER};
 
 const PLACES: &[Context] = &[HTTP, SERVER, STREAM, STREAM_SERVER];
@@ -20,6 +21,9 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &SSL_DHPARAM,
     &SSL_ECDH_CURVE,
     &SSL_KEY_LOG,
+    &SSL_OCSP,
+    &SSL_OCSP_CACHE,
+    &SSL_OCSP_RESPONDER,
     &SSL_PASSWORD_FILE,
     &SSL_PREFER_SERVER_CIPHERS,
     &SSL_PROTOCOLS,
@@ -28,7 +32,10 @@ pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &SSL_SESSION_TICKET_KEY,
     &SSL_SESSION_TICKETS,
     &SSL_SESSION_TIMEOUT,
+    &SSL_STAPLING,
     &SSL_STAPLING_FILE,
+    &SSL_STAPLING_RESPONDER,
+    &SSL_STAPLING_VERIFY,
     &SSL_TRUSTED_CERTIFICATE,
     &SSL_VERIFY_CLIENT,
     &SSL_VERIFY_DEPTH,
@@ -162,6 +169,41 @@ pub static SSL_KEY_LOG: Directive<String> = Directive::new("ssl_key_log", PLACES
     )
     .example("ssl_key_log /tmp/keys.log;");
 
+/// `ssl_ocsp`.
+pub static SSL_OCSP: Directive<Depth> = Directive::new("ssl_ocsp", PLACES, read_depth)
+    .default("off")
+    .syntax("ssl_ocsp on | off | leaf;")
+    .text(
+        "Asks, by OCSP, whether clients' certificates were revoked, when their chain is good and \
+         before their first request; `leaf` asks about the client's own only. Who is asked stands \
+         in each certificate, unless `ssl_ocsp_responder` says otherwise. A client whose \
+         certificate was revoked, or about which no answer is to be had, is refused as one with a \
+         bad certificate, and `$ssl_client_verify` tells. Needs `ssl_verify_client` `on` or \
+         `optional`, and a `resolver` for responders with names.",
+    )
+    .example("ssl_ocsp leaf;");
+
+/// `ssl_ocsp_cache`.
+pub static SSL_OCSP_CACHE: Directive<Option<(String, usize)>> =
+    Directive::new("ssl_ocsp_cache", PLACES, read_ocsp_cache)
+        .default("off")
+        .syntax("ssl_ocsp_cache off | shared:NAME:SIZE;")
+        .text(
+            "Where answers about clients' certificates are kept until they end, for all workers. \
+             Servers may share a zone, by its name.",
+        )
+        .example("ssl_ocsp_cache shared:ocsp:1m;");
+
+/// `ssl_ocsp_responder`.
+pub static SSL_OCSP_RESPONDER: Directive<String> =
+    Directive::new("ssl_ocsp_responder", PLACES, read::text)
+        .syntax("ssl_ocsp_responder URL;")
+        .text(
+            "Whom to ask about clients' certificates, in place of those whom they name. A URL \
+             that begins with `http://`.",
+        )
+        .example("ssl_ocsp_responder http://ocsp.example.com/;");
+
 /// `ssl_password_file`.
 pub static SSL_PASSWORD_FILE: Directive<String> =
     Directive::new("ssl_password_file", PLACES, read::text)
@@ -249,15 +291,55 @@ pub static SSL_SESSION_TIMEOUT: Directive<u64> =
         .text("For how long a client may take up a session again.")
         .example("ssl_session_timeout 1h;");
 
+/// `ssl_stapling`.
+pub static SSL_STAPLING: Directive<bool> = Directive::new("ssl_stapling", PLACES, read::flag)
+    .takes(Arity::Flag)
+    .default("off")
+    .syntax("ssl_stapling on | off;")
+    .text(
+        "Shows clients, with the server's certificate, what its OCSP responder says: that it \
+             was not revoked. One process beside the workers asks, from the start on, about each \
+             certificate whose name has no variables, an hour later again or before the answer \
+             ends, and after a fault within five minutes; answers outlive a reload. The issuer's \
+             certificate must stand behind the server's own, or among those of \
+             `ssl_trusted_certificate`; a responder with a name wants a `resolver`. Without one \
+             of these the configuration is taken with a warning, and nothing is shown.",
+    )
+    .example("ssl_stapling on;");
+
 /// `ssl_stapling_file`.
 pub static SSL_STAPLING_FILE: Directive<String> =
     Directive::new("ssl_stapling_file", PLACES, read::text)
         .syntax("ssl_stapling_file FILE;")
         .text(
-            "A file with an OCSP response in DER form, which says that the certificate is not \
-             revoked, and which clients are shown with it.",
+            "A file with an OCSP response in DER form, which clients are shown with the \
+             certificate in place of what a responder says. With `ssl_stapling`.",
         )
         .example("ssl_stapling_file /etc/ssl/example.com.ocsp;");
+
+/// `ssl_stapling_responder`.
+pub static SSL_STAPLING_RESPONDER: Directive<String> =
+    Directive::new("ssl_stapling_responder", PLACES, read::text)
+        .syntax("ssl_stapling_responder URL;")
+        .text(
+            "Whom to ask about the server's certificates, in place of those whom they name. A \
+             URL that begins with `http://`.",
+        )
+        .example("ssl_stapling_responder http://ocsp.example.com/;");
+
+/// `ssl_stapling_verify`.
+pub static SSL_STAPLING_VERIFY: Directive<bool> =
+    Directive::new("ssl_stapling_verify", PLACES, read::flag)
+        .takes(Arity::Flag)
+        .default("off")
+        .syntax("ssl_stapling_verify on | off;")
+        .text(
+            "Whether an answer about the server's certificate is shown only if its signer may \
+             give it: the certificate's issuer, another one behind the server's certificate, or \
+             one whom the issuer named for it and who leads to one of \
+             `ssl_trusted_certificate`. The signature itself is checked always.",
+        )
+        .example("ssl_stapling_verify on;");
 
 /// `ssl_trusted_certificate`.
 pub static SSL_TRUSTED_CERTIFICATE: Directive<String> =
@@ -316,6 +398,27 @@ pub enum Verify {
     On,
     Optional,
     OptionalNoCa,
+}
+
+fn read_depth(args: &Args<'_>) -> Result<Depth, Invalid> {
+    read::enumeration(args, &[("off", Depth::Off), ("on", Depth::Chain), ("leaf", Depth::Leaf)])
+}
+
+fn read_ocsp_cache(args: &Args<'_>) -> Result<Option<(String, usize)>, Invalid> {
+    let text = args.str(0);
+    if text == "off" {
+        return Ok(None);
+    }
+    let invalid = || Invalid::new(format!("invalid OCSP cache \"{text}\""));
+    let rest = text.strip_prefix("shared:").ok_or_else(invalid)?;
+    let (name, size) = rest.split_once(':').ok_or_else(invalid)?;
+    let size = read::parse_size(size.as_bytes()).ok_or_else(invalid)?;
+    let size = usize::try_from(size).map_err(|_| invalid())?;
+    match (name.is_empty(), size < 8 * 4096) {
+        (true, _) => Err(invalid()),
+        (false, true) => Err(Invalid::new(format!("OCSP cache \"{text}\" is too small"))),
+        (false, false) => Ok(Some((name.to_owned(), size))),
+    }
 }
 
 fn read_verify(args: &Args<'_>) -> Result<Verify, Invalid> {

@@ -173,7 +173,10 @@ fn client_verify<X: Secured>(x: &mut X) -> Found {
     of_session(x, |session| {
         Some(match session.verdict(&trust, now) {
             None => "NONE".to_owned(),
-            Some(Ok(())) => "SUCCESS".to_owned(),
+            Some(Ok(())) => match session.asked(&trust) {
+                Some(Err(refused)) => format!("FAILED:{refused}"),
+                _ => "SUCCESS".to_owned(),
+            },
             Some(Err(fault)) => format!("FAILED:{}", fault.text),
         })
     })

@@ -3,12 +3,12 @@
 //! own.
 
 use net::Stream;
+use session::answer::{Fault, receive, send};
 use wire::http2::frame::WINDOW_MAX;
 use wire::http2::hpack::{self, Limits};
 use wire::http2::{Connection, Event, HeaderList, Role, Rules};
 
 use super::directives::Line;
-use super::probe::{Fault, receive, send};
 
 /// The longest list of fields of an answer.
 const LIST_MAX: usize = 64 * 1024;

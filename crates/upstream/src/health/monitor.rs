@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use balance::PeerIndex;
 use net::{Address, Stream};
+use session::answer::Fault;
 use session::lifecycle::Lifecycle;
 use session::log::{Level, Log, no_context};
 use session::tls::Outgoing;
 
 use super::Health;
 use super::directives::Line;
-use super::probe::{Fault, Patience, Probe};
+use super::probe::{Patience, Probe};
 use crate::Group;
 
 /// A check of a group, as one place of the configuration describes it.
