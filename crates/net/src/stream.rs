@@ -315,6 +315,11 @@ impl Stream {
         if !self.source.sends_behind() {
             return Poll::Ready(None);
         }
+        if push == Push::Now
+            && let Some(outcome) = self.source.send_behind(slices)
+        {
+            return Poll::Ready(Some(outcome));
+        }
         if let Some(n) = self.source.send_along(slices) {
             return Poll::Ready(Some(Ok(n)));
         }

@@ -14,6 +14,7 @@
 //! file per kernel interface: `epoll.rs`, `poll.rs`, `select.rs`, and `uring.rs` with `ahead.rs`.
 
 mod ahead;
+mod behind;
 mod epoll;
 mod io;
 mod poll;

@@ -1,21 +1,19 @@
 //! What a driver does for a stream beyond readiness: it receives ahead and sends behind.
 //!
 //! With io_uring a wait to read is a receive already, and a small write is handed over and counts
-//! as written. With the other drivers all this is the absence of flags: nothing was received
-//! ahead, everything written is sent.
+//! as written; with epoll it waits for the end of the batch (`behind.rs`). With the other drivers
+//! all this is the absence of flags: nothing was received ahead, everything written is sent.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
+use super::behind::{self, BEHIND};
 use super::io::{
     ENDED, FRESH, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
     SEND_FAILED, SENDING, SHUT, STASHED, STREAM, Source, WRITABLE, Want,
 };
 use super::state::{Backend, State, with};
-
-/// Bytes above which a write is left to the caller's own call: copying them costs more.
-const BEHIND: usize = 4 << 10;
 
 impl Source {
     /// As [`poll_readable`](Source::poll_readable), without receiving ahead: for a caller that is
@@ -66,7 +64,7 @@ impl Source {
     /// Whether [`send_behind`](Source::send_behind) may take anything.
     #[inline(always)]
     pub fn sends_behind(&self) -> bool {
-        with(|s| matches!(s.backend, Backend::Uring(_)))
+        with(|s| matches!(s.backend, Backend::Uring(_) | Backend::Epoll(_)))
     }
 
     /// Keeps an error of the caller's own receive for the next read.
@@ -92,7 +90,9 @@ impl Source {
     #[inline]
     pub fn send_behind(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         with(|s| {
-            let Backend::Uring(uring) = &mut s.backend else { return None };
+            let Backend::Uring(uring) = &mut s.backend else {
+                return behind::send(s, self.index(), parts);
+            };
             let slot = s.ios.at(self.index())?;
             if slot.flags & SEND_FAILED != 0 {
                 slot.flags &= !SEND_FAILED;
@@ -117,10 +117,12 @@ impl Source {
     #[inline]
     pub fn take_send_failure(&self) -> Option<io::Error> {
         with(|s| {
-            let Backend::Uring(uring) = &mut s.backend else { return None };
             let slot = s.ios.at(self.index()).filter(|slot| slot.flags & SEND_FAILED != 0)?;
             slot.flags &= !SEND_FAILED;
-            Some(failure(uring.lane(self.index()).send_errno))
+            Some(match &mut s.backend {
+                Backend::Uring(uring) => failure(uring.lane(self.index()).send_errno),
+                _ => io::Error::from_raw_os_error(s.behind.take_errno(self.index())),
+            })
         })
     }
 
@@ -129,7 +131,9 @@ impl Source {
     #[inline]
     pub fn send_along(&self, parts: &[IoSlice<'_>]) -> Option<usize> {
         with(|s| {
-            let Backend::Uring(uring) = &mut s.backend else { return None };
+            let Backend::Uring(uring) = &mut s.backend else {
+                return behind::send_along(s, self.index(), parts);
+            };
             let slot = s.ios.at(self.index())?;
             if slot.flags & (SENDING | SHUT) != SENDING {
                 return None;
@@ -167,11 +171,14 @@ impl Source {
     /// Drops what is being sent, as far as the kernel has not taken it.
     pub fn drop_unsent(&self) {
         with(|s| {
-            if let Backend::Uring(uring) = &mut s.backend
-                && let Some(slot) = s.ios.at(self.index())
-                && slot.flags & SENDING != 0
-                && uring.cancel_send(self.index())
-            {
+            let Some(slot) = s.ios.at(self.index()).filter(|slot| slot.flags & SENDING != 0) else {
+                return;
+            };
+            let is_dropped = match &mut s.backend {
+                Backend::Uring(uring) => uring.cancel_send(self.index()),
+                _ => s.behind.forget(self.index()),
+            };
+            if is_dropped {
                 slot.flags = slot.flags & !(SENDING | SHUT) | WRITABLE;
             }
         });
@@ -182,7 +189,9 @@ impl Source {
     #[inline]
     pub fn close(&self, fd: OwnedFd) {
         let rest = with(|s| {
-            let Backend::Uring(uring) = &mut s.backend else { return Some(fd) };
+            let Backend::Uring(uring) = &mut s.backend else {
+                return behind::close(s, self.index(), fd);
+            };
             let Some(slot) = s.ios.at(self.index()) else { return Some(fd) };
             let (flags, generation) = (slot.flags, slot.generation);
             uring.cancel_waits(flags, self.index(), generation);
@@ -202,7 +211,7 @@ impl Source {
 pub fn has_unsent() -> bool {
     with(|s| match &mut s.backend {
         Backend::Uring(uring) => uring.has_orphans(),
-        _ => false,
+        _ => s.behind.has_orphans(),
     })
 }
 
@@ -351,6 +360,15 @@ mod tests {
         }
     }
 
+    /// On the drivers that send behind.
+    fn on_each<F: Future<Output = ()> + 'static>(main: impl Fn() -> F) {
+        for kind in [Kind::Epoll, Kind::IoUring] {
+            start(Settings { kind, events: 16 }).unwrap();
+            block_on(main());
+            stop().unwrap();
+        }
+    }
+
     fn on_uring<F: Future<Output = ()> + 'static>(main: F) {
         start(Settings { kind: Kind::IoUring, events: 1 }).unwrap();
         block_on(main);
@@ -365,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_was_handed_over_arrives_although_the_socket_is_closed() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             socket.send(b"last words").await;
             drop(socket);
@@ -387,7 +405,7 @@ mod tests {
 
     #[test]
     fn small_pieces_go_out_together_and_in_order() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             let piece = |text: &'static str| [IoSlice::new(text.as_bytes())];
             assert!(socket.source.send_along(&piece("nothing to join")).is_none());
@@ -411,7 +429,7 @@ mod tests {
 
     #[test]
     fn the_writing_side_ends_after_what_was_handed_over() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             assert!(!socket.source.shut_behind(), "nothing is being sent");
             socket.send(b"question").await;
@@ -443,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_slow_peer_holds_the_writer_back_and_is_waited_for_after_closing() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             let sent = fill(&socket).await;
             poll_fn(|cx| {
@@ -472,7 +490,7 @@ mod tests {
 
     #[test]
     fn unsent_bytes_are_dropped_when_asked_to() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, peer) = Socket::pair();
             fill(&socket).await;
             socket.source.drop_unsent();
@@ -485,7 +503,7 @@ mod tests {
 
     #[test]
     fn a_failed_send_is_told_by_the_next_call() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, peer) = Socket::pair();
             poll_fn(|cx| socket.source.poll_writable(cx)).await;
             drop(peer);
@@ -521,7 +539,7 @@ mod tests {
 
     #[test]
     fn sockets_that_go_away_in_the_middle_leave_nothing_behind() {
-        on_uring(async {
+        on_each(|| async {
             for round in 0..2_000 {
                 let (socket, mut peer) = Socket::pair();
                 poll_fn(|cx| {
@@ -549,7 +567,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_closed_by_dropping_it_while_it_waits() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             let number = socket.fd.as_ref().unwrap().as_raw_fd();
             spawn(async move {
@@ -567,7 +585,7 @@ mod tests {
 
     #[test]
     fn data_beside_the_end_is_read_first() {
-        on_uring(async {
+        on_each(|| async {
             let (socket, mut peer) = Socket::pair();
             poll_fn(|cx| Poll::Ready(socket.source.poll_readable(cx).is_pending())).await;
             let sent: Vec<u8> = (0..20_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();

@@ -7,6 +7,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::behind;
 use super::io::{Event, note_registered};
 use super::state::{Backend, State};
 
@@ -66,6 +67,16 @@ impl Epoll {
         if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Watches a registered `fd` for room to write only, with another key.
+    pub(super) fn watch_writable(&self, fd: RawFd, key: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: WRITE | libc::EPOLLET as u32, u64: key };
+        // SAFETY: `event` lives through the call, which only reads it.
+        let r = unsafe {
+            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event)
+        };
+        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Deregisters `fd`; that it is not registered (closed already) is no error.
     pub(super) fn delete(&self, fd: RawFd) {
         // SAFETY: deletion takes no event.
@@ -78,6 +89,10 @@ impl Epoll {
 /// Waits at most `timeout` milliseconds and notes what happened. An interrupted call counts as
 /// one without events.
 pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
+    let timeout = match behind::expire(s) {
+        Some(ms) => Some(timeout.map_or(ms, |timeout| timeout.min(ms))),
+        None => timeout,
+    };
     let Backend::Epoll(epoll) = &mut s.backend else {
         return;
     };
@@ -95,6 +110,9 @@ pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
     let events = mem::take(&mut epoll.events);
     s.refresh_clock();
     for event in &events[..usize::try_from(n).unwrap_or(0)] {
+        if behind::note_orphan(s, event.u64) {
+            continue;
+        }
         let flags = event.events;
         let seen = Event {
             readable: flags & READ != 0,

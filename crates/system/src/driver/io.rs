@@ -13,11 +13,11 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
-use super::ahead;
 use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
 use super::waiter::{self, NONE};
+use super::{ahead, behind};
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -264,11 +264,15 @@ pub(super) fn note_registered(s: &mut State, key: u64, event: Event) {
     if slot.generation != generation || slot.flags & FREE != 0 {
         return;
     }
-    if slot.flags & ACCEPT != 0 && slot.reader == NONE && slot.flags & PARKED == 0 {
+    let flags = slot.flags;
+    if flags & ACCEPT != 0 && slot.reader == NONE && flags & PARKED == 0 {
         // Level-triggered and nobody takes connections: leave it to others until somebody does.
         slot.flags |= PARKED;
         let fd = slot.fd;
         unwatch(s, fd);
+    }
+    if event.writable && flags & SENDING != 0 {
+        behind::resume(s, index);
     }
     note(s, index, event);
 }
@@ -407,6 +411,7 @@ impl Source {
             slot.flags = (slot.flags | PAUSED) & !(PARKED | READABLE | WRITABLE);
             let fd = slot.fd;
             if watched {
+                behind::flush(s);
                 unwatch(s, fd);
                 ahead::end(s, self.index);
             }
@@ -464,6 +469,7 @@ impl Source {
     pub fn unwatch(&self) {
         self.update(|flags| flags & !CLOSING);
         with(|s| {
+            behind::flush(s);
             ahead::end(s, self.index);
             // Before the number of the descriptor means something else.
             if let Backend::Uring(uring) = &mut s.backend {
@@ -500,6 +506,9 @@ impl Source {
             }
             if slot.flags & PARKED != 0 {
                 unpark(s, self.index);
+            }
+            if want == Want::Write && behind::makes_way(s, self.index) {
+                return Answer::Ready;
             }
             ahead::start(s, self.index, want);
             if id == NONE {
@@ -599,6 +608,7 @@ impl Drop for Source {
             if watched {
                 unwatch(s, fd);
             }
+            behind::end(s, self.index);
             ahead::end(s, self.index);
             if let Backend::Uring(uring) = &mut s.backend {
                 uring.forget_unread(self.index);

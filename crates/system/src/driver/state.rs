@@ -10,6 +10,7 @@ use std::mem::ManuallyDrop;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::behind::Behind;
 use super::epoll::Epoll;
 use super::io::Ios;
 use super::poll::PollSet;
@@ -41,6 +42,7 @@ pub(super) struct State {
     pub(super) ios: Ios,
     pub(super) timers: Timers,
     pub(super) foreign: Foreign,
+    pub(super) behind: Behind,
 }
 
 impl State {
@@ -54,6 +56,7 @@ impl State {
             ios: Ios::new(),
             timers: Timers::new(),
             foreign: Foreign::new(),
+            behind: Behind::new(),
         }
     }
 
@@ -205,7 +208,8 @@ pub fn memory() -> usize {
             Backend::Select(set) => set.memory(),
             Backend::Uring(uring) => uring.memory(),
         };
-        backend + s.tasks.memory() + s.ios.memory() + s.timers.memory() + s.foreign.memory()
+        let slabs = s.tasks.memory() + s.ios.memory() + s.timers.memory();
+        backend + slabs + s.foreign.memory() + s.behind.memory()
     })
 }
 

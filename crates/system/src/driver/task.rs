@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use super::state::{Backend, State, with};
 use super::waiter::{self, task_of, wake_foreign};
-use super::{epoll, poll, select, uring};
+use super::{behind, epoll, poll, select, uring};
 
 /// I/O operations that one poll of a task may do before it yields.
 pub(super) const BUDGET: u32 = 64;
@@ -269,6 +269,7 @@ impl Drop for EndOfLoop {
         }
         with(|s| {
             uring::flush(s);
+            behind::flush(s);
             s.tasks.ready.clear();
             s.tasks.deferred.clear();
         });
@@ -319,6 +320,7 @@ fn poll_task(index: u32) {
 /// One look at the kernel: waits if nothing is ready, then wakes what has become so.
 fn turn() {
     with(|s| {
+        behind::flush(s);
         let timeout = if s.tasks.has_ready() { Some(0) } else { s.timers.timeout(s.now_ms) };
         match s.backend {
             Backend::Epoll(_) => epoll::wait(s, timeout),
