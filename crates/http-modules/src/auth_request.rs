@@ -3,7 +3,6 @@
 use config::{AnyDirective, Args, Arity, Context, Directive, Invalid, Scope, read};
 use http::compile::Compiler;
 use http::journey::{log_subrequest, subrequest};
-use http::upstream_log::UpstreamLog;
 use http::{Exchange, Field, Guard, LocationBuilder, Module, Stage, Step, Verdict};
 use session::contexts::{HTTP, LOCATION, SERVER};
 use session::log::Level;
@@ -150,7 +149,7 @@ fn challenges(child: &Exchange) -> Vec<Field> {
         return Vec::new();
     }
     let own: Vec<Field> = child.response.headers.all(Known::WwwAuthenticate).collect();
-    match child.peek_state::<UpstreamLog>() {
+    match child.upstream.as_deref() {
         Some(log) if own.is_empty() => log.headers.all(Known::WwwAuthenticate).collect(),
         _ => own,
     }

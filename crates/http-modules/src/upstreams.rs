@@ -3,7 +3,7 @@
 
 use crate::sticky;
 use config::Scope;
-use http::upstream_log::{Attempt, UpstreamLog};
+use http::upstream_log::Attempt;
 use http::variables::{Which, cookie_value, field_by_variable};
 use http::{Compiler, Exchange, Module};
 use session::text::Span;
@@ -72,9 +72,9 @@ pub(crate) fn chosen(x: &mut Exchange, group: &Group, peer: PeerIndex) {
     }
 }
 
-/// The head of the answer of the open attempt is there, and `UpstreamLog` has its fields.
+/// The head of the answer of the open attempt is there, and the log has its fields.
 pub(crate) fn answered(x: &mut Exchange, attempts: &mut Attempts) {
-    if let Some(last) = x.state_or_default::<UpstreamLog>().last() {
+    if let Some(last) = x.upstream_log().last() {
         let status = last.status.unwrap_or(0);
         attempts.tell_answer(status, last.bytes_sent, last.bytes_received);
     }
@@ -110,7 +110,7 @@ static VARIABLES: &[Builtin<Exchange>] = &[
 
 /// One value per attempt; ", " between attempts, " : " where an internal redirect lies between.
 fn per_attempt(x: &mut X, mut write: impl FnMut(&mut X, &Attempt)) -> Option<Span> {
-    let nth = |x: &X, i: usize| x.peek_state::<UpstreamLog>()?.attempts.get(i).copied();
+    let nth = |x: &X, i: usize| x.upstream.as_deref()?.attempts.get(i).copied();
     nth(x, 0)?;
     let mark = x.arena.mark();
     let mut i = 0;
@@ -181,7 +181,7 @@ fn trailer(x: &mut X, name: &str) -> Option<Span> {
 }
 
 fn cookie(x: &mut X, name: &str) -> Option<Span> {
-    let log = x.peek_state::<UpstreamLog>()?;
+    let log = x.upstream.as_deref()?;
     log.headers.all(Known::SetCookie).find_map(|field| {
         let text = x.text(field.value);
         // What follows the first semicolon are the cookie's attributes.

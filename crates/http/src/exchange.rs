@@ -11,6 +11,7 @@ use crate::location::Location;
 use crate::request_body::RequestBody;
 use crate::response::Response;
 use crate::site::Site;
+use crate::upstream_log::UpstreamLog;
 use net::Timer;
 use session::log::{Level, Log};
 use session::regex::Captures;
@@ -167,6 +168,8 @@ pub struct Exchange {
     pub(crate) captures: Captures,
     pub(crate) cells: Cells,
     pub(crate) carried: Vec<crate::headers::Field>,
+    /// What was asked of backends, once something was; internal redirects keep it.
+    pub upstream: Option<Box<UpstreamLog>>,
     states: Vec<Box<dyn Any>>,
     lasting: Option<Lasting>,
 }
@@ -238,6 +241,7 @@ impl Exchange {
             captures: Captures::default(),
             cells,
             carried: Vec::new(),
+            upstream: None,
             states: Vec::new(),
             lasting: None,
         }
@@ -343,6 +347,12 @@ impl Exchange {
         self.client.or_else(|| self.connection.peer())
     }
 
+    /// The record of what is asked of backends.
+    #[inline]
+    pub fn upstream_log(&mut self) -> &mut UpstreamLog {
+        self.upstream.get_or_insert_default()
+    }
+
     /// The module state of type `T`, if it was set.
     pub fn state<T: 'static>(&mut self) -> Option<&mut T> {
         self.states.iter_mut().find_map(|state| state.downcast_mut())
@@ -393,7 +403,7 @@ impl Exchange {
 
     /// Forgets what a location's modules computed: nginx does so at internal redirects.
     pub(crate) fn forget_states(&mut self) {
-        self.states.retain(|state| state.is::<crate::upstream_log::UpstreamLog>());
+        self.states.clear();
     }
 
     /// The error log of the place where the request is.
@@ -433,7 +443,7 @@ impl Exchange {
         if self.depth > 0 {
             add(b", subrequest: ", self.text(self.request.uri), true);
         }
-        if let Some(log) = self.peek_state::<crate::upstream_log::UpstreamLog>()
+        if let Some(log) = &self.upstream
             && let Some(url) = log.current()
         {
             add(b", upstream: ", self.text(url), true);

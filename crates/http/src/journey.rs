@@ -467,7 +467,7 @@ fn enter_redirect(x: &mut Exchange) -> bool {
         }
     }
     x.forget_states();
-    if let Some(log) = x.state::<crate::upstream_log::UpstreamLog>() {
+    if let Some(log) = &mut x.upstream {
         log.redirected = true;
     }
     x.redirects <= MAX_REDIRECTS

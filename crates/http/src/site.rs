@@ -38,6 +38,8 @@ pub struct Sites {
     /// "www." for `www.*`; the key has its final dot.
     tails: HashMap<Box<[u8]>, Rc<Site>>,
     patterns: Vec<(Rc<Pattern>, Rc<Site>)>,
+    /// Some name leads to another server than the default one, or has groups.
+    is_several: bool,
 }
 
 /// One parsed `server_name`.
@@ -61,6 +63,9 @@ impl Sites {
     }
 
     pub(crate) fn set_default(&mut self, site: Rc<Site>) {
+        let named = [&self.exact, &self.heads, &self.tails].into_iter().flat_map(HashMap::values);
+        self.is_several =
+            !self.patterns.is_empty() || named.into_iter().any(|other| !Rc::ptr_eq(other, &site));
         self.default = Some(site);
     }
 
@@ -73,6 +78,8 @@ impl Sites {
             map.insert(name, site.clone());
             true
         }
+        let is_default = self.default.as_ref().is_some_and(|default| Rc::ptr_eq(default, site));
+        self.is_several |= !is_default || matches!(name, Name::Regex(_));
         match name {
             Name::Exact(name) => put(&mut self.exact, name, site),
             Name::Head(name) => put(&mut self.heads, name, site),
@@ -90,10 +97,7 @@ impl Sites {
 
     /// True when every host leads to the default server.
     pub fn is_single(&self) -> bool {
-        self.exact.is_empty()
-            && self.heads.is_empty()
-            && self.tails.is_empty()
-            && self.patterns.is_empty()
+        !self.is_several
     }
 
     /// The site that names `host` without a regular expression. `host` is in lower case.

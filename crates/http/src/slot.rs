@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// How many empty rooms a worker keeps.
-const KEPT: usize = 256;
+const KEPT: usize = 512;
 
 thread_local! {
     static ROOMS: RefCell<Vec<Box<dyn Room>>> = const { RefCell::new(Vec::new()) };

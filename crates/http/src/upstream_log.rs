@@ -3,6 +3,7 @@
 //! It survives internal redirects: nginx lists the attempts of all of them, separated by " : ".
 
 use session::text::Span;
+use smallvec::SmallVec;
 
 /// One attempt to get an answer from one peer.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ pub struct Attempt {
 #[derive(Debug, Default)]
 pub struct UpstreamLog {
     /// In the order in which they were made.
-    pub attempts: Vec<Attempt>,
+    pub attempts: SmallVec<[Attempt; 1]>,
     /// The URL of the attempt under way, for the error log: `http://127.0.0.1:8080/path`.
     pub url: Option<Span>,
     /// The head of the last answer, for `$upstream_http_*` and `$upstream_cookie_*`.

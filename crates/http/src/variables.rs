@@ -361,7 +361,7 @@ pub enum Which {
 
 impl Which {
     fn headers(self, x: &X) -> Option<&Headers> {
-        let log = || x.peek_state::<crate::upstream_log::UpstreamLog>();
+        let log = || x.upstream.as_deref();
         match self {
             Which::Request => Some(&x.request.headers),
             Which::Response => Some(&x.response.headers),
@@ -449,7 +449,7 @@ fn realpath_root(x: &mut X) -> Found {
 /// Text of an address without its port; `unix:` when there is none.
 pub fn address_text(x: &mut X, address: Option<SocketAddr>) -> Span {
     match address {
-        Some(address) => x.arena.format(format_args!("{}", address.ip())),
+        Some(address) => x.arena.address(address.ip()),
         None => x.arena.push(b"unix:"),
     }
 }

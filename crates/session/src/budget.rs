@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 thread_local! {
     static LIMIT: Cell<usize> = const { Cell::new(512) };
     static USED: Cell<usize> = const { Cell::new(0) };
+    static HAS_WAITERS: Cell<bool> = const { Cell::new(false) };
     static WAITERS: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -46,11 +47,7 @@ pub fn poll_available(cx: &mut Context<'_>) -> Poll<()> {
     if USED.get() < LIMIT.get() {
         return Poll::Ready(());
     }
-    WAITERS.with_borrow_mut(|waiters| {
-        if !waiters.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiters.push(cx.waker().clone());
-        }
-    });
+    wait(cx);
     Poll::Pending
 }
 
@@ -59,20 +56,26 @@ pub fn poll_unused(cx: &mut Context<'_>) -> Poll<()> {
     if USED.get() == 0 {
         return Poll::Ready(());
     }
+    wait(cx);
+    Poll::Pending
+}
+
+fn wait(cx: &Context<'_>) {
+    HAS_WAITERS.set(true);
     WAITERS.with_borrow_mut(|waiters| {
         if !waiters.iter().any(|waker| waker.will_wake(cx.waker())) {
             waiters.push(cx.waker().clone());
         }
     });
-    Poll::Pending
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         USED.set(USED.get().saturating_sub(1));
-        let waiters = WAITERS.with_borrow_mut(std::mem::take);
-        for waker in waiters {
-            waker.wake();
+        if HAS_WAITERS.replace(false) {
+            // At the end of a thread they may be gone, and nobody waits.
+            let waiters = WAITERS.try_with(RefCell::take).unwrap_or_default();
+            waiters.into_iter().for_each(Waker::wake);
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::net::IpAddr;
 
 /// A piece of an [`Arena`]: offset and length in bytes. Copying it copies no text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Span {
 /// Vectors larger than this are freed rather than pooled.
 const POOLED_CAPACITY: usize = 64 * 1024;
 /// How many vectors a worker keeps ready.
-const POOLED_COUNT: usize = 256;
+const POOLED_COUNT: usize = 512;
 /// What a fresh vector has room for: a browser's head and the values computed for it.
 const FRESH_CAPACITY: usize = 2048;
 
@@ -129,6 +130,28 @@ impl Arena {
     pub fn number(&mut self, value: u64) -> Span {
         let mark = self.mark();
         push_number(&mut self.bytes, value);
+        self.since(mark)
+    }
+
+    /// Appends an address as text; most are IPv4 and need no formatting machinery either.
+    pub fn address(&mut self, address: IpAddr) -> Span {
+        let IpAddr::V4(address) = address else { return self.format(format_args!("{address}")) };
+        let mark = self.mark();
+        let mut text = [0; 15];
+        let mut at = 0;
+        for (i, octet) in address.octets().into_iter().enumerate() {
+            if i > 0 {
+                text[at] = b'.';
+                at += 1;
+            }
+            for (divisor, from) in [(100, 100), (10, 10), (1, 0)] {
+                if octet >= from {
+                    text[at] = b'0' + octet / divisor % 10;
+                    at += 1;
+                }
+            }
+        }
+        self.bytes.extend_from_slice(&text[..at]);
         self.since(mark)
     }
 
@@ -230,6 +253,16 @@ mod tests {
         assert_eq!(arena.text(host.part(8, 99)), b"org");
         assert_eq!(arena.text(host.after(8)), b"org");
         assert_eq!(arena.text(Span::new(1 << 30, 5)), b"");
+    }
+
+    #[test]
+    fn addresses_look_as_everywhere() {
+        let mut arena = Arena::new();
+        let texts = ["0.0.0.0", "1.20.255.100", "127.0.0.1", "9.10.99.109", "::1", "2001:db8::a"];
+        for text in texts {
+            let span = arena.address(text.parse().unwrap());
+            assert_eq!(arena.text(span), text.as_bytes());
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ const LARGEST: usize = FINE + 24 * 128;
 const FINE_CLASSES: usize = (FINE - SMALLEST) / 16 + 1;
 const CLASSES: usize = FINE_CLASSES + (LARGEST - FINE) / 128;
 /// Bytes that are kept of each size.
-const KEPT: usize = 32 << 10;
+const KEPT: usize = 512 << 10;
 
 /// The size class of a layout, and the bytes of its pieces; none for what is not kept.
 #[inline(always)]
@@ -247,7 +247,7 @@ mod tests {
             Pooled.dealloc(piece, layout(700));
             let again = Pooled.alloc(layout(698));
             assert_eq!(again, piece);
-            let many: Vec<*mut u8> = (0..100).map(|_| Pooled.alloc(layout(3000))).collect();
+            let many: Vec<*mut u8> = (0..300).map(|_| Pooled.alloc(layout(3000))).collect();
             for piece in many {
                 Pooled.dealloc(piece, layout(3000));
             }

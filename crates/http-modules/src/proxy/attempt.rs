@@ -9,7 +9,6 @@ use super::wrapping::{Wrapping, push_chunk, push_records};
 use http::Exchange;
 use http::headers::Headers;
 use http::request_body::{BodyError, Stored};
-use http::upstream_log::UpstreamLog;
 use net::{Block, Chunk, Data, OutQueue, Stream, Timer};
 use session::log::Level;
 use session::text::Span;
@@ -115,13 +114,13 @@ impl Context<'_> {
     /// Logs with the URL of this attempt.
     pub(super) fn log(&self, x: &mut Exchange, level: Level, message: fmt::Arguments<'_>) {
         let url = self.url(x);
-        x.state_or_default::<UpstreamLog>().url = Some(url);
+        x.upstream_log().url = Some(url);
         x.log_error(level, message);
     }
 
     /// What the last attempt was doing, after "while".
     pub(super) fn doing(&self, x: &mut Exchange) -> &'static str {
-        match x.state_or_default::<UpstreamLog>().last().and_then(|last| last.connect_ms) {
+        match x.upstream_log().last().and_then(|last| last.connect_ms) {
             None => "connecting to upstream",
             Some(_) => "reading response header from upstream",
         }
@@ -148,7 +147,7 @@ pub(super) async fn attempt(
         None => Box::pin(connect(context, how, x, attempts, peer, call.resolved.secure)).await?,
     };
     let elapsed = net::now().saturating_sub(context.started);
-    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+    if let Some(attempt) = x.upstream_log().last() {
         attempt.connect_ms = Some(elapsed);
     }
     let mut lease = lease;
@@ -228,7 +227,7 @@ impl<'a> Dialogue<'a> {
             translator,
             block: None,
             parser: ResponseParser::default(),
-            fields: lend_fields(),
+            fields: Vec::new(),
             timer: (call.streamed || !x.has_timer()).then(Timer::new),
             armed: None,
             write_error: None,
@@ -263,7 +262,7 @@ impl<'a> Dialogue<'a> {
             }
         }
         let elapsed = net::now().saturating_sub(self.context.started);
-        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        if let Some(attempt) = x.upstream_log().last() {
             attempt.status = Some(line.status);
             attempt.header_ms = Some(elapsed);
             attempt.bytes_sent = self.out.sent();
@@ -313,7 +312,7 @@ fn lend_fields() -> Vec<Field> {
 
 fn return_fields(fields: Vec<Field>) {
     FIELDS.with_borrow_mut(|pool| {
-        if pool.len() < 64 {
+        if pool.len() < 64 && fields.capacity() > 0 {
             pool.push(fields);
         }
     });
@@ -620,6 +619,10 @@ impl Dialogue<'_> {
 
     /// Looks for the head in what was received; `None`: more is needed.
     fn parse(&mut self, x: &mut Exchange) -> Option<Result<Found, Cause>> {
+        if self.fields.capacity() == 0 {
+            // Not before there is something to read: a request that waits needs no list.
+            self.fields = lend_fields();
+        }
         loop {
             let block = self.block.as_mut()?;
             match self.parser.parse(block.filled(), &mut self.fields) {

@@ -9,7 +9,6 @@ use super::settings::{Buffers, Settings, Speech};
 use super::translate::{Fault, Translator};
 use http::body::Broken;
 use http::headers::Headers;
-use http::upstream_log::UpstreamLog;
 use http::{Exchange, Piece, Pull};
 use net::{Chunk, Data, FileRange, OutQueue, Timer};
 use session::log::Level;
@@ -164,9 +163,9 @@ impl UpstreamBody {
     }
 
     fn log(&self, x: &mut Exchange, level: Level, message: fmt::Arguments<'_>) {
-        x.state_or_default::<UpstreamLog>().url = Some(self.url);
+        x.upstream_log().url = Some(self.url);
         x.log_error(level, message);
-        x.state_or_default::<UpstreamLog>().url = None;
+        x.upstream_log().url = None;
     }
 
     /// The next decoded bytes, from what was received or from the socket.
@@ -284,7 +283,7 @@ impl UpstreamBody {
     }
 
     fn count_received(&self, x: &mut Exchange, bytes: usize) {
-        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        if let Some(attempt) = x.upstream_log().last() {
             attempt.bytes_received += bytes as u64;
         }
         if let Some(attempts) = &self.attempts {
@@ -356,7 +355,7 @@ impl UpstreamBody {
             },
         };
         let data = data.filter(|data| !data.is_empty())?;
-        if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+        if let Some(attempt) = x.upstream_log().last() {
             attempt.response_length += data.len() as u64;
         }
         Some(data)
@@ -372,7 +371,7 @@ impl UpstreamBody {
                 let base = x.arena.push(&section.text[..length]).at;
                 let mut trailers = Headers::from_codec(&section.fields, base);
                 self.trailers = None;
-                x.state_or_default::<UpstreamLog>().trailers = trailers.clone();
+                x.upstream_log().trailers = trailers.clone();
                 if self.settings.pass_trailers {
                     let (arena, hide) = (&x.arena, &self.settings.hide);
                     trailers.retain(|field| !hide.hides(field.known, field.name(arena)));

@@ -8,7 +8,6 @@ use super::target::Place;
 use super::{Names, response, target};
 use crate::upstreams;
 use http::request_body::{BodyError, Stored};
-use http::upstream_log::UpstreamLog;
 use http::{Exchange, Verdict};
 use net::Chunk;
 use session::log::Level;
@@ -42,7 +41,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
         Err(BodyError::Closed) => return client_gone(x),
         Err(error) => return Verdict::Status(error.status()),
     };
-    x.state_or_default::<UpstreamLog>().url = None;
+    x.upstream_log().url = None;
     let mut call = Call {
         framing: body.framing,
         data: body.data,
@@ -51,7 +50,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
         resolved,
     };
     let verdict = ask(settings, x, &mut call).await;
-    if let Some(log) = x.state::<UpstreamLog>() {
+    if let Some(log) = &mut x.upstream {
         log.url = None;
     }
     verdict
@@ -141,7 +140,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
         };
         upstreams::chosen(x, &call.resolved.group, peer);
         let name = x.arena.push(attempts.group().peer(peer).name.as_bytes());
-        x.state_or_default::<UpstreamLog>().begin(name);
+        x.upstream_log().begin(name);
         let Some(head) = head(settings, x, call) else { return Verdict::Status(500) };
         let started = net::now();
         let (target, scheme) = (head.target, settings.family.scheme(call.resolved.secure));
@@ -175,7 +174,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
             }
             Err(Cause::Stale) => {
                 // A kept connection that the peer had closed says nothing about the peer.
-                x.state_or_default::<UpstreamLog>().attempts.pop();
+                x.upstream_log().attempts.pop();
                 finish(x, &context, &mut attempts, Outcome::Stale);
             }
             Err(cause) => {
@@ -268,7 +267,7 @@ fn no_peers(
     to: &target::Resolved,
 ) -> Verdict {
     let name = x.arena.push(attempts.group().name().as_bytes());
-    let log = x.state_or_default::<UpstreamLog>();
+    let log = x.upstream_log();
     log.begin(name).status = Some(502);
     let path = match &settings.speech {
         Speech::Http(_) => to.path.unwrap_or_else(|| target::kept(x)),
@@ -279,7 +278,7 @@ fn no_peers(
     x.arena.copy(name);
     x.arena.copy(path);
     let url = x.arena.since(mark);
-    x.state_or_default::<UpstreamLog>().url = Some(url);
+    x.upstream_log().url = Some(url);
     x.log_error(Level::Error, format_args!("no live upstreams while connecting to upstream"));
     Verdict::Status(502)
 }
@@ -287,7 +286,7 @@ fn no_peers(
 /// Completes the record of the attempt under way.
 pub(super) fn record_end(x: &mut Exchange, started: u64, status: Option<u16>) {
     let elapsed = net::now().saturating_sub(started);
-    if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+    if let Some(attempt) = x.upstream_log().last() {
         attempt.response_ms = Some(elapsed);
         attempt.status = status.or(attempt.status);
     }
@@ -315,6 +314,5 @@ async fn respond(
     attempts: Attempts,
     started: u64,
 ) -> Verdict {
-    let url = context.url(x);
-    response::respond(settings, x, answer, attempts, started, url)
+    response::respond(settings, x, context, answer, attempts, started)
 }

@@ -1,12 +1,11 @@
 //! The client's answer, made of a backend's.
 
-use super::attempt::Answer;
+use super::attempt::{Answer, Context};
 use super::body::UpstreamBody;
 use super::pass::record_end;
 use super::settings::Settings;
 use crate::upstreams;
 use http::headers::{Field, Headers};
-use http::upstream_log::UpstreamLog;
 use http::{Body, Exchange, Verdict};
 use net::relay::{Closing, RelaySettings, relay};
 use net::{Chunk, Data, OutQueue};
@@ -20,13 +19,13 @@ use wire::http1::{Known, ResponseFraming};
 pub(super) fn respond(
     settings: &Rc<Settings>,
     x: &mut Exchange,
+    context: &Context<'_>,
     answer: Answer,
     mut attempts: Attempts,
     started: u64,
-    url: Span,
 ) -> Verdict {
     let status = answer.status();
-    let log = x.state_or_default::<UpstreamLog>();
+    let log = x.upstream_log();
     log.headers = answer.headers.clone();
     upstreams::answered(x, &mut attempts);
     if settings.obey_limit_rate
@@ -65,7 +64,7 @@ pub(super) fn respond(
         tunnel(settings, x, answer, attempts, started);
         return Verdict::Answer;
     }
-    body(settings, x, answer, attempts, started, url);
+    body(settings, x, context, answer, attempts, started);
     if let Some(store) = &settings.store
         && status == 200
     {
@@ -78,10 +77,10 @@ pub(super) fn respond(
 fn body(
     settings: &Rc<Settings>,
     x: &mut Exchange,
+    context: &Context<'_>,
     answer: Answer,
     mut attempts: Attempts,
     started: u64,
-    url: Span,
 ) {
     x.response.length = match answer.framing {
         ResponseFraming::Length(length) => Some(length),
@@ -103,6 +102,7 @@ fn body(
             buffers.on = buffering;
             let read_ms = settings.read_timeout_ms;
             let rate = if buffering { settings.rate(x) } else { None };
+            let url = context.url(x);
             let body = UpstreamBody::new(
                 answer,
                 attempts,
@@ -141,7 +141,7 @@ fn whole(x: &mut Exchange, answer: &Answer) -> Option<Option<Data>> {
     match answer.framing {
         ResponseFraming::None | ResponseFraming::Length(0) if have == 0 => Some(None),
         ResponseFraming::Length(length) if length == have => {
-            if let Some(attempt) = x.state_or_default::<UpstreamLog>().last() {
+            if let Some(attempt) = x.upstream_log().last() {
                 attempt.response_length = length;
             }
             Some(answer.rest.clone().map(Data::from))

@@ -204,7 +204,7 @@ fn beside(path: &Path, temp: &Path) -> PathBuf {
 
 /// When the backend's answer was changed last.
 fn last_modified(x: &Exchange) -> Option<Duration> {
-    let log = x.peek_state::<http::upstream_log::UpstreamLog>()?;
+    let log = x.upstream.as_deref()?;
     let text = x.text(log.headers.value(Known::LastModified)?);
     Some(Duration::from_secs(u64::try_from(wire::http1::date::parse(text)?).ok()?))
 }
