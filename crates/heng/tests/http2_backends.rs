@@ -2,7 +2,7 @@
 //! same configuration that speaks HTTP/2.
 
 use testkit::frames::{END_STREAM, kind, request_block};
-use testkit::{Backend, Config, Frame, FrameClient, Server};
+use testkit::{Backend, Config, Frame, FrameClient, FrameServer, Server};
 
 /// A server whose `location /` has these lines, with a server behind it on `%%PORT_1%%` that speaks
 /// HTTP/2 and tells what it was asked.
@@ -97,7 +97,7 @@ fn calls_pass_with_their_trailers() {
 #[test]
 fn a_call_flows_both_ways_at_once() {
     let backend = Backend::script(|talk| {
-        let mut server = Bare::accept(talk);
+        let mut server = FrameServer::accept(talk);
         let id = server.head();
         server.send(Frame::new(kind::HEADERS, 4, id, [0x88]));
         loop {
@@ -121,55 +121,6 @@ fn a_call_flows_both_ways_at_once() {
     }
     client.send(Frame::new(kind::DATA, END_STREAM, id, []));
     assert_eq!(client.answer(id).reset(), None);
-}
-
-/// A server of frames, as scripted as they come.
-struct Bare<'a> {
-    talk: &'a mut testkit::Conversation,
-}
-
-impl<'a> Bare<'a> {
-    fn accept(talk: &'a mut testkit::Conversation) -> Bare<'a> {
-        talk.read_exactly(24).expect("a preface");
-        let mut bare = Bare { talk };
-        bare.send(Frame::new(kind::SETTINGS, 0, 0, []));
-        bare
-    }
-
-    fn send(&mut self, frame: Frame) {
-        self.talk.send(frame.bytes());
-    }
-
-    fn read(&mut self) -> Frame {
-        let head = self.talk.read_exactly(9).expect("a frame's head");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let payload = match length {
-            0 => Vec::new(),
-            _ => self.talk.read_exactly(length).expect("a frame's payload"),
-        };
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Frame { kind: head[3], flags: head[4], stream, payload }
-    }
-
-    /// Waits for a request; its stream.
-    fn head(&mut self) -> u32 {
-        loop {
-            let frame = self.read();
-            if frame.kind == kind::HEADERS {
-                return frame.stream;
-            }
-        }
-    }
-
-    /// Waits for a part of a body.
-    fn data(&mut self) -> Frame {
-        loop {
-            let frame = self.read();
-            if frame.kind == kind::DATA {
-                return frame;
-            }
-        }
-    }
 }
 
 /// Settings of `grpc_pass` do what those of `proxy_pass` do.
@@ -284,7 +235,7 @@ fn a_server_that_takes_nothing_is_given_up() {
     let gate = testkit::Gate::new();
     let waiting = gate.clone();
     let backend = Backend::script(move |talk| {
-        let mut server = Bare::accept(talk);
+        let mut server = FrameServer::accept(talk);
         server.send(Frame::new(kind::SETTINGS, 0, 0, [0, 4, 127, 255, 255, 255]));
         server.send(Frame::new(kind::WINDOW_UPDATE, 0, 0, [127, 0, 0, 0]));
         waiting.pass();
@@ -308,7 +259,7 @@ fn sockets_to_servers_are_as_told() {
     let gate = testkit::Gate::new();
     let waiting = gate.clone();
     let backend = Backend::script(move |talk| {
-        let mut server = Bare::accept(talk);
+        let mut server = FrameServer::accept(talk);
         server.head();
         waiting.pass();
     });

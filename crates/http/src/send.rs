@@ -314,9 +314,13 @@ fn hand_over(
     x: &mut Exchange,
     out: &mut OutQueue,
     ends: Option<Option<Vec<u8>>>,
+    drains: bool,
 ) -> Poll<io::Result<()>> {
     let Some(stream) = x.stream.clone() else { return flush(cx, x, out) };
-    let handed = stream.poll_send(cx, out, ends);
+    let mut handed = stream.poll_send(cx, out, ends);
+    if drains && let Poll::Ready(Ok(())) = handed {
+        handed = stream.poll_drained(cx);
+    }
     if handed.is_ready() {
         stream.timer.clear();
         return handed;
@@ -401,7 +405,8 @@ impl Sender {
                 true => flush(cx, x, &mut self.out),
                 false => {
                     let ends = self.ends_stream(x);
-                    hand_over(cx, x, &mut self.out, ends)
+                    let drains = self.is_broken && self.waiting_bytes() == self.out.len_bytes();
+                    hand_over(cx, x, &mut self.out, ends, drains)
                 }
             };
             match flushed {
@@ -422,7 +427,7 @@ impl Sender {
     fn ends_stream(&self, x: &Exchange) -> Option<Option<Vec<u8>>> {
         let held = self.pace.as_ref().map_or(0, |pace| pace.held_bytes());
         // A body that broke off does not end.
-        let is_whole = self.ended && self.left == 0;
+        let is_whole = self.ended && self.left == 0 && !self.is_broken;
         (is_whole && held == 0).then(|| http2::trailers(x))
     }
 

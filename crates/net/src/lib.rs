@@ -16,6 +16,7 @@
 pub mod buffer;
 pub mod connect;
 pub mod datagram;
+pub mod inbox;
 pub mod listener;
 pub mod memory;
 pub mod out;
@@ -35,6 +36,7 @@ mod testing;
 pub use buffer::{Block, Chunk};
 pub use connect::{ConnectOptions, connect};
 pub use datagram::{DatagramListener, Datagrams};
+pub use inbox::Inbox;
 pub use listener::{Listener, Sharing, Taking};
 pub use out::{Data, FileRange, OutQueue, Owned};
 pub use race::{Either, race};

@@ -10,7 +10,6 @@
 //! The order is nginx's: each pick is followed by one `done`, and dropping the attempts reports
 //! what is open. The caller decides what counts as a failure and whether to go on.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -30,6 +29,7 @@ use crate::book::Count;
 use crate::group::{Group, Idle};
 use crate::marks::Watch;
 use crate::methods::Moment;
+use crate::shared::{Making, Shared};
 
 /// The picks of one request.
 pub struct Attempts {
@@ -311,6 +311,24 @@ impl Attempts {
         Some(Lease { idle, group: self.group.clone(), peer, reused: true })
     }
 
+    /// How to come by a connection to `peer` that carries other requests as well. `fresh`: not
+    /// one that stands already, as after an attempt that was [`Outcome::Stale`].
+    pub fn share(&mut self, peer: PeerIndex, owner: usize, fresh: bool) -> Shared {
+        let lane = self.group.peer(peer).lane;
+        self.group.share_connection(lane, owner, fresh)
+    }
+
+    /// Makes a connection that carries several requests, for which no other request waits.
+    pub fn make(&mut self, peer: PeerIndex, owner: usize) -> Making {
+        let lane = self.group.peer(peer).lane;
+        self.group.make_carrier(lane, owner)
+    }
+
+    /// Whether the last attempt was [`Outcome::Stale`]; it is forgotten.
+    pub fn take_stale(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
     /// A connection to `peer`: a kept one, or a new one.
     ///
     /// # Errors
@@ -337,7 +355,7 @@ impl Attempts {
         let owner = how.owner;
         let watch = self.group.watch(peer, Some(stream.handle()));
         let (born_ms, requests) = (net::now(), 1);
-        let idle = Idle { stream, requests, born_ms, owner, attached: None, permit, watch };
+        let idle = Idle { stream, requests, born_ms, owner, permit, watch };
         Ok(Lease { idle, group: self.group.clone(), peer, reused: false })
     }
 
@@ -518,14 +536,9 @@ impl Lease {
         self.idle.requests
     }
 
-    /// What was attached to the connection, by this request or an earlier one.
-    pub fn attached(&self) -> Option<Rc<dyn Any>> {
-        self.idle.attached.clone()
-    }
-
-    /// Attaches what the connection's protocol has to remember.
-    pub fn attach(&mut self, state: Rc<dyn Any>) {
-        self.idle.attached = Some(state);
+    /// When it was made, in milliseconds of the loop's clock.
+    pub fn born_ms(&self) -> u64 {
+        self.idle.born_ms
     }
 
     /// Gives the connection back for further requests. Only for one whose answer was read to

@@ -358,6 +358,7 @@ fn compile_keepalive(scope: &Scope<'_>) -> Keepalive {
     let kept = scope.get(&KEEPALIVE);
     Keepalive {
         connections: kept.connections,
+        shares: kept.connections > 0,
         local: kept.local,
         requests: scope.get(&KEEPALIVE_REQUESTS),
         time_ms: scope.get(&KEEPALIVE_TIME),

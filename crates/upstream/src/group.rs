@@ -25,6 +25,7 @@ use crate::membership::{ZonePlace, options};
 use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
 use crate::queue::Queue;
+use crate::shared::Carriers;
 
 /// How long a peak of concurrency is remembered, at least.
 const PEAK_WINDOW_MS: u64 = 1_000;
@@ -154,6 +155,8 @@ impl Member {
 pub struct Keepalive {
     /// Idle connections kept by each worker; 0 keeps none.
     pub connections: u32,
+    /// Requests may share a connection where the protocol lets them.
+    pub shares: bool,
     /// A connection is used again only by the location that made it.
     pub local: bool,
     /// Requests after which a connection is closed.
@@ -168,6 +171,7 @@ impl Keepalive {
     /// What holds for an `upstream` block without any of the directives (nginx 1.29.7 and later).
     pub const DEFAULT: Keepalive = Keepalive {
         connections: 32,
+        shares: true,
         local: true,
         requests: 1000,
         time_ms: 3_600_000,
@@ -209,8 +213,9 @@ pub(crate) struct Live {
     pub(crate) load: Load,
     pub(crate) index: Option<Index>,
     pub(crate) pool: Pool<Idle>,
+    pub(crate) carriers: Carriers,
     reaper: Option<Reaper>,
-    retired: bool,
+    pub(crate) retired: bool,
 }
 
 /// The task that closes idle connections.
@@ -226,8 +231,6 @@ pub(crate) struct Idle {
     pub(crate) requests: u64,
     pub(crate) born_ms: u64,
     pub(crate) owner: usize,
-    /// What its protocol has to remember from one request to the next.
-    pub(crate) attached: Option<Rc<dyn Any>>,
     /// One of the worker's connections, kept or in use.
     pub(crate) permit: Permit,
     /// Its peer's marks may end it.
@@ -294,6 +297,7 @@ impl Group {
             load: Load::default(),
             index: None,
             pool: Pool::new(peers.len()),
+            carriers: Carriers::default(),
             reaper: None,
             retired: false,
         };
@@ -472,6 +476,26 @@ impl Group {
         let mut live = self.live.borrow_mut();
         live.retired = true;
         live.pool.retain(|_, _| false);
+        let carriers = live.carriers.all();
+        drop(live);
+        carriers.iter().for_each(|carrier| carrier.retire());
+    }
+
+    /// Whether requests may share a connection.
+    pub(crate) fn shares(&self) -> bool {
+        self.keepalive.shares
+    }
+
+    pub(crate) fn keepalive(&self) -> &Keepalive {
+        &self.keepalive
+    }
+
+    /// Whether a connection of one owner may be used by another.
+    pub(crate) fn may_use(&self, of: usize, owner: usize) -> bool {
+        match self.keepalive.local {
+            true => of == owner,
+            false => (of ^ owner) >> KIND_SHIFT == 0,
+        }
     }
 
     pub(crate) fn live(&self) -> std::cell::RefMut<'_, Live> {
@@ -528,10 +552,7 @@ impl Group {
         owner: usize,
     ) -> Option<Idle> {
         let lane = self.peer(peer).lane;
-        let fits = |idle: &Idle| match self.keepalive.local {
-            true => idle.owner == owner,
-            false => (idle.owner ^ owner) >> KIND_SHIFT == 0,
-        };
+        let fits = |idle: &Idle| self.may_use(idle.owner, owner);
         let mut live = self.live.borrow_mut();
         loop {
             let idle = live.pool.take(lane, fits)?;

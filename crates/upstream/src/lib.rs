@@ -33,6 +33,7 @@ mod pool;
 mod queue;
 mod records;
 pub mod resolver;
+mod shared;
 mod state;
 pub mod target;
 
@@ -49,4 +50,5 @@ pub use marks::Watch;
 pub use methods::{Choice, KeySource, Moment};
 pub use queue::{NotServed, QueueLine};
 pub use records::Origin;
+pub use shared::{Awaited, Carrier, Listing, Making, Shared};
 pub use target::{Host, Names, SystemNames, Target};

@@ -1,6 +1,6 @@
 //! Asking one peer: connect, send the request, read the head of the answer.
 
-use super::http2::{self, Frames};
+use super::http2::{self, Carried};
 use super::pass::Call;
 use super::request::{BodyFraming, Head};
 use super::settings::{Settings, Speech};
@@ -41,6 +41,8 @@ pub(super) enum Cause {
     InvalidHead,
     /// A kept connection was closed by the peer before our request reached it.
     Stale,
+    /// The peer said that it did not look at the request.
+    Unserved,
     /// The client closed its connection.
     ClientGone,
     /// The client's body could not be read on.
@@ -49,9 +51,35 @@ pub(super) enum Cause {
     Ours,
 }
 
+/// What an answer comes over.
+pub(super) enum Way {
+    /// A connection that serves this request and no other.
+    Own(Lease),
+    /// HTTP/2: a connection that carries others as well.
+    Shared(Carried),
+}
+
+impl Way {
+    /// Nothing of the answer is left on the connection: it may be used again.
+    pub(super) fn keep(self) {
+        match self {
+            Way::Own(lease) => lease.keep(),
+            // Its connection is kept by those who carry it.
+            Way::Shared(_) => {}
+        }
+    }
+
+    fn reused(&self) -> bool {
+        match self {
+            Way::Own(lease) => lease.reused(),
+            Way::Shared(carried) => carried.reused(),
+        }
+    }
+}
+
 /// An answer's head, and what follows it.
 pub(super) struct Answer {
-    pub(super) lease: Lease,
+    pub(super) way: Way,
     pub(super) line: StatusLine,
     /// Where the head begins in the arena.
     pub(super) base: u32,
@@ -75,12 +103,6 @@ impl Answer {
     /// True when nothing of the answer is left on the connection, as far as its protocol tells.
     pub(super) fn is_over(&self) -> bool {
         self.translator.as_ref().is_none_or(|translator| translator.is_over())
-    }
-
-    /// True for HTTP/2.
-    pub(super) fn has_frames(&self) -> bool {
-        let translator = self.translator.as_ref();
-        translator.is_some_and(|translator| translator.conversation().is_some())
     }
 
     pub(super) fn status(&self) -> u16 {
@@ -140,29 +162,44 @@ pub(super) async fn attempt(
     let own = settings.own_connecting(x, call.resolved.secure);
     let how = own.as_deref().unwrap_or(&settings.connecting);
     let owner = how.owner;
-    let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
-    let lease = match kept {
-        Some(lease) => lease,
-        // Boxed, so that the future of a request that finds a kept connection stays small.
-        None => Box::pin(connect(context, how, x, attempts, peer, call.resolved.secure)).await?,
+    let way = match settings.speech.is_http2() {
+        true => {
+            let carried = http2::carry(context, how, x, call, attempts, peer, &head).await?;
+            Way::Shared(carried)
+        }
+        false => {
+            let kept = poll_fn(|cx| Poll::Ready(attempts.take_kept(cx, peer, owner))).await;
+            Way::Own(match kept {
+                Some(lease) => lease,
+                // Boxed, so that the future of a request that finds a kept connection stays small.
+                None => {
+                    let secure = call.resolved.secure;
+                    Box::pin(connect(context, how, x, attempts, peer, secure)).await?
+                }
+            })
+        }
     };
     let elapsed = net::now().saturating_sub(context.started);
     if let Some(attempt) = x.upstream_log().last() {
         attempt.connect_ms = Some(elapsed);
     }
-    let mut lease = lease;
-    let conversation = match settings.speech.is_http2() {
-        true => Some(http2::begin(settings, call, &mut lease, &head)?),
-        false => None,
-    };
+    let sent_before = call.sent;
     call.sent = true;
     // Boxed, so that the future around it stays of a size that allocators handle well.
-    let mut dialogue = Box::new(Dialogue::new(context, x, call, &lease, head, conversation));
-    let outcome = poll_fn(|cx| dialogue.poll(cx, x, lease.stream())).await;
+    let mut dialogue = Box::new(Dialogue::new(context, x, call, &way, head));
+    let outcome = poll_fn(|cx| match &way {
+        Way::Own(lease) => dialogue.poll(cx, x, lease.stream()),
+        Way::Shared(carried) => dialogue.poll_shared(cx, x, carried),
+    })
+    .await;
     if dialogue.timer.is_none() {
         x.timer().clear();
     }
-    let answer = outcome.and_then(|found| dialogue.answer(x, lease, found));
+    if let Err(Cause::Unserved) = outcome {
+        // It may go to another backend, whatever it asks for.
+        call.sent = sent_before || dialogue.taken;
+    }
+    let answer = outcome.and_then(|found| dialogue.answer(x, way, found));
     if answer.is_ok() {
         attempts.answered();
     }
@@ -175,51 +212,40 @@ impl<'a> Dialogue<'a> {
         context: &'a Context<'a>,
         x: &mut Exchange,
         call: &Call,
-        lease: &Lease,
+        way: &Way,
         head: Head,
-        frames: Option<Frames>,
     ) -> Dialogue<'a> {
         let mut out = OutQueue::new();
-        if frames.is_none() {
+        let is_shared = matches!(way, Way::Shared(_));
+        if !is_shared {
             out.push(head.bytes);
         }
         let wrapping = match &context.settings.speech {
-            _ if frames.is_some() => Wrapping::Frames,
             Speech::Other(gateway) if gateway.has_records() => Wrapping::Records,
             _ if call.framing == BodyFraming::Chunked => Wrapping::Chunks,
             _ => Wrapping::None,
         };
         match (&call.data, wrapping) {
+            // What carries the request has its body.
+            _ if is_shared => {}
             (Some(Stored::Memory(begun)), Wrapping::Chunks) => {
                 push_chunk(&mut out, [begun.clone()]);
             }
             (Some(data), Wrapping::Records) => push_records(&mut out, data.data()),
-            (Some(data), Wrapping::Frames) => {
-                if let Some(frames) = &frames {
-                    frames.borrow_mut().push(data.data());
-                }
-            }
             (Some(data), _) => out.push(data.data()),
             (None, _) => {}
         }
         if wrapping == Wrapping::Records && !call.streamed {
             out.push(Data::from(fastcgi::body_header(0).to_vec()));
         }
-        if let Some(frames) = &frames {
-            let mut frames = frames.borrow_mut();
-            if !call.streamed {
-                frames.end();
-            }
-            frames.pump(&mut out);
-        }
         let longest = context.settings.buffers.head;
         let translator = match &context.settings.speech {
-            Speech::Http(_) => frames.map(|frames| Box::new(Translator::http2(frames, longest))),
+            Speech::Http(_) => None,
             Speech::Other(gateway) => Some(Box::new(gateway.translator(x, longest))),
         };
         Dialogue {
             context,
-            reused: lease.reused(),
+            reused: way.reused(),
             out,
             // A streamed body follows the head piece by piece.
             streaming: call.streamed,
@@ -237,11 +263,12 @@ impl<'a> Dialogue<'a> {
             fault: None,
             seen: 0,
             taken: false,
+            marked: 0,
         }
     }
 
     /// The answer whose head was found.
-    fn answer(&mut self, x: &mut Exchange, lease: Lease, found: Found) -> Result<Answer, Cause> {
+    fn answer(&mut self, x: &mut Exchange, way: Way, found: Found) -> Result<Answer, Cause> {
         let (length, line, framing) = found;
         // The dialogue ends with a head only when it holds the block that the head was found in.
         let Some(block) = self.block.take() else { return Err(Cause::Failed) };
@@ -261,26 +288,25 @@ impl<'a> Dialogue<'a> {
                 keeps = false;
             }
         }
+        let mut sent = self.out.sent();
+        if let Way::Shared(carried) = &way {
+            (sent, received) = (carried.sent(), carried.take_received() as usize);
+        }
         let elapsed = net::now().saturating_sub(self.context.started);
         if let Some(attempt) = x.upstream_log().last() {
             attempt.status = Some(line.status);
             attempt.header_ms = Some(elapsed);
-            attempt.bytes_sent = self.out.sent();
+            attempt.bytes_sent = sent;
             attempt.bytes_received = received as u64;
         }
         Ok(Answer {
-            lease,
+            way,
             line,
             base,
             headers,
             framing,
             rest: Some(rest).filter(|rest| !rest.is_empty()),
-            sent_whole: self.out.is_empty()
-                && !self.streaming
-                && translator
-                    .as_ref()
-                    .and_then(|translator| translator.conversation())
-                    .is_none_or(|frames| frames.borrow().is_sent()),
+            sent_whole: self.out.is_empty() && !self.streaming,
             streaming: self.streaming,
             keeps,
             upgrade: self.upgrade,
@@ -319,7 +345,7 @@ fn return_fields(fields: Vec<Field>) {
 }
 
 /// Makes a new connection, unless the client leaves meanwhile.
-async fn connect(
+pub(super) async fn connect(
     context: &Context<'_>,
     how: &Connecting,
     x: &mut Exchange,
@@ -376,22 +402,22 @@ fn log_connect(context: &Context<'_>, x: &mut Exchange, error: &ConnectError) ->
 }
 
 /// Where a head was found: its length, its status line and the framing of what follows.
-type Found = (usize, StatusLine, ResponseFraming);
+pub(super) type Found = (usize, StatusLine, ResponseFraming);
 
 /// The request on its way out and the head on its way in, at once.
-struct Dialogue<'a> {
-    context: &'a Context<'a>,
-    reused: bool,
+pub(super) struct Dialogue<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) reused: bool,
     out: OutQueue,
-    streaming: bool,
+    pub(super) streaming: bool,
     wrapping: Wrapping,
     translator: Option<Box<Translator>>,
-    block: Option<Block>,
+    pub(super) block: Option<Block>,
     parser: ResponseParser,
     fields: Vec<Field>,
     /// A timer of our own while the client's is in use for its body, or not ours to use.
     timer: Option<Timer>,
-    armed: Option<Waiting>,
+    pub(super) armed: Option<Waiting>,
     write_error: Option<io::Error>,
     is_head: bool,
     upgrade: bool,
@@ -402,7 +428,9 @@ struct Dialogue<'a> {
     /// Bytes read of an answer that is not HTTP.
     seen: usize,
     /// A part of the client's body went to this peer and cannot go to another.
-    taken: bool,
+    pub(super) taken: bool,
+    /// HTTP/2: bytes sent when the deadline was set.
+    pub(super) marked: u64,
 }
 
 /// Passes on what a backend says ahead of its answer, within the size of a head.
@@ -425,7 +453,7 @@ fn hints(settings: &Settings, x: &mut Exchange, head: &[u8], fields: &[Field], a
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiting {
+pub(super) enum Waiting {
     Send,
     Read,
 }
@@ -473,16 +501,14 @@ impl Dialogue<'_> {
                 Poll::Pending => break,
             }
         }
-        if self.write_error.is_none() && self.has_frames() {
-            // What was read allows more to be sent, or wants to be answered.
-            if let Err(cause) = self.send(cx, x, stream) {
-                return Poll::Ready(Err(cause));
-            }
-        }
         if let Some(error) = self.write_error.take() {
             return Poll::Ready(Err(self.unsendable(x, &error)));
         }
-        self.wait(cx, x)
+        let waiting = match self.out.is_empty() {
+            false => Waiting::Send,
+            true => Waiting::Read,
+        };
+        self.wait(cx, x, waiting)
     }
 
     /// Reads what is not HTTP. The block appears with the head in it; a fault is kept for the
@@ -506,14 +532,6 @@ impl Dialogue<'_> {
             Ok(()) if out.is_empty() => {}
             Ok(()) => self.block = Some(Block::copy_of(&out)),
             Err(Fault::TooBig) => self.fault = Some(self.too_big(x)),
-            Err(Fault::Unserved(_)) if self.reused && !self.taken => {
-                self.fault = Some(Cause::Stale)
-            }
-            Err(Fault::Unserved(message)) => {
-                let doing = "while reading response header from upstream";
-                self.context.log(x, Level::Error, format_args!("{message} {doing}"));
-                self.fault = Some(Cause::Failed);
-            }
             Err(Fault::Invalid(message)) => {
                 if !message.is_empty() {
                     let doing = "while reading response header from upstream";
@@ -550,29 +568,12 @@ impl Dialogue<'_> {
         }
     }
 
-    /// The conversation in frames, where there is one.
-    fn frames(&self) -> Option<Frames> {
-        self.translator.as_ref()?.conversation().cloned()
-    }
-
-    /// Queues frames that may be sent now; true when there are any.
-    fn has_frames(&mut self) -> bool {
-        let Some(frames) = self.frames() else { return false };
-        frames.borrow_mut().pump(&mut self.out);
-        !self.out.is_empty()
-    }
-
     /// Queues what the client has sent by now; true when more is to come but not there.
     fn take_body(&mut self, cx: &mut Task<'_>, x: &mut Exchange) -> Result<bool, Cause> {
         let mut starving = false;
         let mut ended = false;
         let mut pieces: SmallVec<[Chunk; 4]> = SmallVec::new();
         let mut bytes = self.out.len_bytes();
-        let frames = self.frames();
-        if let Some(frames) = &frames {
-            bytes += frames.borrow().waiting_bytes();
-            starving = bytes >= STREAM_AHEAD;
-        }
         while self.streaming && !ended && bytes < STREAM_AHEAD {
             match x.poll_body(cx) {
                 Poll::Ready(Ok(Some(chunk))) => {
@@ -594,16 +595,6 @@ impl Dialogue<'_> {
             Wrapping::Records => {
                 pieces.into_iter().for_each(|piece| push_records(&mut self.out, piece.into()));
             }
-            Wrapping::Frames => {
-                if let Some(frames) = &frames {
-                    let mut frames = frames.borrow_mut();
-                    pieces.into_iter().for_each(|piece| frames.push(piece));
-                    if ended {
-                        frames.end();
-                    }
-                    frames.pump(&mut self.out);
-                }
-            }
             Wrapping::None => pieces.into_iter().for_each(|piece| self.out.push(piece)),
         }
         if ended {
@@ -611,14 +602,14 @@ impl Dialogue<'_> {
             match self.wrapping {
                 Wrapping::Chunks => self.out.push(Data::from(&b"0\r\n\r\n"[..])),
                 Wrapping::Records => self.out.push(Data::from(fastcgi::body_header(0).to_vec())),
-                Wrapping::None | Wrapping::Frames => {}
+                Wrapping::None => {}
             }
         }
         Ok(starving)
     }
 
     /// Looks for the head in what was received; `None`: more is needed.
-    fn parse(&mut self, x: &mut Exchange) -> Option<Result<Found, Cause>> {
+    pub(super) fn parse(&mut self, x: &mut Exchange) -> Option<Result<Found, Cause>> {
         if self.fields.capacity() == 0 {
             // Not before there is something to read: a request that waits needs no list.
             self.fields = lend_fields();
@@ -665,7 +656,7 @@ impl Dialogue<'_> {
         }
     }
 
-    fn too_big(&self, x: &mut Exchange) -> Cause {
+    pub(super) fn too_big(&self, x: &mut Exchange) -> Cause {
         let message = "upstream sent too big header while reading response header from upstream";
         self.context.log(x, Level::Error, format_args!("{message}"));
         Cause::InvalidHead
@@ -683,10 +674,19 @@ impl Dialogue<'_> {
 
     /// The peer closed before its head was complete.
     fn closed(&mut self, x: &mut Exchange) -> Cause {
-        let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
-        if self.reused && nothing && !self.taken {
-            return Cause::Stale;
+        match self.may_be_stale() {
+            true => Cause::Stale,
+            false => self.log_closed(x),
         }
+    }
+
+    /// Nothing was said on a connection that served others before.
+    fn may_be_stale(&self) -> bool {
+        let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
+        self.reused && nothing && !self.taken
+    }
+
+    pub(super) fn log_closed(&self, x: &mut Exchange) -> Cause {
         let message = "upstream prematurely closed connection while reading response header from \
                        upstream";
         self.context.log(x, Level::Error, format_args!("{message}"));
@@ -694,11 +694,13 @@ impl Dialogue<'_> {
     }
 
     fn broken(&mut self, x: &mut Exchange, error: &io::Error) -> Cause {
-        let nothing = self.seen == 0 && self.block.as_ref().is_none_or(Block::is_empty);
-        if self.reused && nothing && !self.taken {
-            return Cause::Stale;
+        match self.may_be_stale() {
+            true => Cause::Stale,
+            false => self.log_broken(x, Errno::from(error)),
         }
-        let errno = Errno::from(error);
+    }
+
+    pub(super) fn log_broken(&self, x: &mut Exchange, errno: Errno) -> Cause {
         let doing = "while reading response header from upstream";
         self.context.log(x, Level::Error, format_args!("recv() failed ({errno}) {doing}"));
         Cause::Failed
@@ -715,15 +717,16 @@ impl Dialogue<'_> {
     }
 
     /// Nothing can be done now: watch the clock and the client.
-    fn wait(&mut self, cx: &mut Task<'_>, x: &mut Exchange) -> Poll<Result<Found, Cause>> {
+    pub(super) fn wait(
+        &mut self,
+        cx: &mut Task<'_>,
+        x: &mut Exchange,
+        waiting: Waiting,
+    ) -> Poll<Result<Found, Cause>> {
         let settings = self.context.settings;
-        let waiting = match self.out.is_empty() {
-            false => Waiting::Send,
-            true => Waiting::Read,
-        };
         let side = x.side();
         let timer = self.timer.as_ref().unwrap_or(side.timer());
-        if self.streaming && self.out.is_empty() {
+        if self.streaming && waiting == Waiting::Read {
             // It is the client's turn, whose own limit holds.
             timer.clear();
             self.armed = None;

@@ -4,13 +4,15 @@
 //! goes on into memory (`proxy_buffers`) and then into a temporary file
 //! (`proxy_max_temp_file_size`), so that the backend is free again as soon as it has answered.
 
-use super::attempt::Answer;
+mod shared;
+
+use super::attempt::{Answer, Way};
 use super::settings::{Buffers, Settings, Speech};
 use super::translate::{Fault, Translator};
 use http::body::Broken;
 use http::headers::Headers;
 use http::{Exchange, Piece, Pull};
-use net::{Chunk, Data, FileRange, OutQueue, Timer};
+use net::{Chunk, Data, FileRange, Timer};
 use session::log::Level;
 use session::text::Span;
 use std::collections::VecDeque;
@@ -21,13 +23,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use system::errno::Errno;
-use upstream::{Attempts, Lease, Outcome};
+use upstream::{Attempts, Outcome};
 use wire::http1::{ChunkDecoder, ChunkEvent, Field, ResponseFraming, TrailerParser, Trailers};
 
 /// The body of one answer.
 pub(super) struct UpstreamBody {
     /// Given back or dropped as soon as the last byte is read.
-    lease: Option<Lease>,
+    way: Option<Way>,
     attempts: Option<Attempts>,
     reusable: bool,
     framing: ResponseFraming,
@@ -55,8 +57,6 @@ pub(super) struct UpstreamBody {
     pace: Option<Pace>,
     /// The client's body goes on while the answer comes (HTTP/2).
     streaming: bool,
-    /// What goes to the backend meanwhile (HTTP/2).
-    back: OutQueue,
 }
 
 /// `proxy_limit_rate`: after each read the next one waits for as long as its bytes may take.
@@ -125,10 +125,8 @@ impl UpstreamBody {
         };
         UpstreamBody {
             streaming: answer.streaming,
-            back: OutQueue::new(),
-            // With HTTP/2 the rest of the request may follow while the answer is read.
-            reusable: answer.keeps && (answer.sent_whole || answer.has_frames()),
-            lease: Some(answer.lease),
+            reusable: answer.keeps && answer.sent_whole,
+            way: Some(answer.way),
             attempts: Some(attempts),
             framing: answer.framing,
             decoder: ChunkDecoder::for_response(Trailers::Keep),
@@ -170,6 +168,9 @@ impl UpstreamBody {
 
     /// The next decoded bytes, from what was received or from the socket.
     fn step(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Step {
+        if let Some(Way::Shared(_)) = &self.way {
+            return self.step_shared(cx, x);
+        }
         loop {
             match self.end {
                 End::Open => {}
@@ -190,7 +191,7 @@ impl UpstreamBody {
             {
                 return Step::Waiting;
             }
-            let Some(lease) = &self.lease else { return Step::Over };
+            let Some(Way::Own(lease)) = &self.way else { return Step::Over };
             match lease.stream().poll_lend(cx, self.buffers.step) {
                 Poll::Ready(Ok(block)) if !block.is_empty() => {
                     self.armed = false;
@@ -208,34 +209,9 @@ impl UpstreamBody {
                     let errno = Errno::from(&error);
                     self.fail(x, format_args!("recv() failed ({errno}) while reading upstream"));
                 }
-                Poll::Pending => {
-                    self.send_frames(cx, x);
-                    return self.wait(cx, x);
-                }
+                Poll::Pending => return self.wait(cx, x),
             }
         }
-    }
-
-    /// HTTP/2: sends on what the client sends, and the answers to the backend's control frames.
-    fn send_frames(&mut self, cx: &mut Context<'_>, x: &mut Exchange) {
-        let frames = self.translator.as_ref().and_then(|translator| translator.conversation());
-        let (Some(frames), Some(lease)) = (frames, &self.lease) else { return };
-        let mut frames = frames.borrow_mut();
-        while self.streaming && frames.wants_body() {
-            match x.poll_body(cx) {
-                Poll::Ready(Ok(Some(piece))) => frames.push(piece),
-                Poll::Ready(Ok(None)) => {
-                    frames.end();
-                    self.streaming = false;
-                }
-                // The answer may come all the same; the connection is not used again.
-                Poll::Ready(Err(_)) => self.streaming = false,
-                Poll::Pending => break,
-            }
-        }
-        frames.pump(&mut self.back);
-        // A connection that is broken is found to be so by reading.
-        let _ = self.back.poll_flush(cx, lease.stream());
     }
 
     /// True when nothing more is to be read: the body is complete, and so is what another protocol
@@ -262,7 +238,7 @@ impl UpstreamBody {
         }
         if let Err(fault) = translated {
             let message = match fault {
-                Fault::Invalid(message) | Fault::Unserved(message) => message,
+                Fault::Invalid(message) => message,
                 Fault::TooBig => String::new(),
             };
             // All that was announced is there: only the connection is lost.
@@ -432,15 +408,10 @@ impl UpstreamBody {
 
     fn release(&mut self, x: &mut Exchange, outcome: Outcome) {
         self.timer = None;
-        if let Some(frames) =
-            self.translator.as_ref().and_then(|translator| translator.conversation())
-        {
-            self.reusable &= frames.borrow().is_sent() && self.back.is_empty();
-        }
-        if let Some(lease) = self.lease.take()
+        if let Some(way) = self.way.take()
             && self.reusable
         {
-            lease.keep();
+            way.keep();
         }
         if let Some(mut attempts) = self.attempts.take() {
             attempts.done(outcome);

@@ -52,8 +52,8 @@ pub(super) static PROXY_HTTP_VERSION: Directive<HttpVersion> =
     .syntax("proxy_http_version 1.0 | 1.1 | 2;")
     .text(
         "The protocol version spoken with backends. Connections are kept with 1.1 and 2. With 2 \
-         backends must speak HTTP/2 without being asked, or by ALPN over TLS; a connection serves \
-         one request at a time.",
+         backends must speak HTTP/2 without being asked, or by ALPN over TLS; a connection carries \
+         many requests at once, as many as the server allows and 128 at most.",
     )
     .example("proxy_http_version 1.0;");
 

@@ -38,8 +38,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
     *x.state_or_default::<Names>() = Names { host: resolved.host, port: resolved.port };
     let body = match prepare_body(settings, x).await {
         Ok(body) => body,
-        Err(BodyError::Closed) => return client_gone(x),
-        Err(error) => return Verdict::Status(error.status()),
+        Err(error) => return body_lost(x, error),
     };
     x.upstream_log().url = None;
     let mut call = Call {
@@ -123,6 +122,14 @@ pub(super) fn client_gone(x: &mut Exchange) -> Verdict {
     Verdict::Close
 }
 
+/// The client's body could not be read.
+fn body_lost(x: &mut Exchange, error: BodyError) -> Verdict {
+    match error {
+        BodyError::Closed => client_gone(x),
+        error => Verdict::Status(error.status()),
+    }
+}
+
 async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verdict {
     let mut attempts = upstreams::begin(x, &call.resolved.group);
     attempts.limit_tries(settings.next_tries);
@@ -163,10 +170,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
             }
             Err(Cause::ClientBody(error)) => {
                 record_end(x, started, None);
-                return match error {
-                    BodyError::Closed => client_gone(x),
-                    error => Verdict::Status(error.status()),
-                };
+                return body_lost(x, error);
             }
             Err(Cause::Ours) => {
                 record_end(x, started, Some(500));
@@ -186,7 +190,9 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
                 record_end(x, started, Some(status));
                 finish(x, &context, &mut attempts, Outcome::Failed);
                 let left = attempts.tries_left() > 0;
-                if !left || !may_repeat(settings, x, call, &mut attempts, bit) {
+                // What nobody looked at may go on, whatever it asks for.
+                let unserved = cause == Cause::Unserved && !(call.sent && call.streamed);
+                if !left || !(unserved || may_repeat(settings, x, call, &mut attempts, bit)) {
                     return Verdict::Status(status);
                 }
             }

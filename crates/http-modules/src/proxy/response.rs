@@ -1,6 +1,6 @@
 //! The client's answer, made of a backend's.
 
-use super::attempt::{Answer, Context};
+use super::attempt::{Answer, Context, Way};
 use super::body::UpstreamBody;
 use super::pass::record_end;
 use super::settings::Settings;
@@ -91,7 +91,7 @@ fn body(
         Some(data) => {
             x.response.body = data.map_or(Body::Empty, Body::Whole);
             if answer.keeps && answer.sent_whole && answer.is_over() {
-                answer.lease.keep();
+                answer.way.keep();
             }
             attempts.done(Outcome::Ok);
             record_end(x, started, None);
@@ -133,6 +133,19 @@ fn forbids_buffering(settings: &Settings, x: &Exchange, headers: &Headers) -> bo
 
 /// The body, when all of it came with the head: `Some(None)` is an empty one.
 fn whole(x: &mut Exchange, answer: &Answer) -> Option<Option<Data>> {
+    if let Way::Shared(carried) = &answer.way {
+        return match answer.framing {
+            ResponseFraming::None => Some(None),
+            ResponseFraming::Length(length) => {
+                let data = carried.take_whole(length)?;
+                if let Some(attempt) = x.upstream_log().last() {
+                    attempt.response_length = length;
+                }
+                Some(data.map(Data::from))
+            }
+            ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
+        };
+    }
     let have = answer.rest.as_ref().map_or(0, |rest| rest.len()) as u64;
     if answer.keeps && !answer.is_over() && answer.framing != ResponseFraming::None {
         // The connection can be used again when the rest was read.
@@ -203,7 +216,7 @@ fn copy(settings: &Settings, x: &mut Exchange, field: Field, status: u16) {
 /// The answer's body is not wanted. Its connection can be used again only when there is none.
 fn settle_unread(x: &mut Exchange, answer: Answer, mut attempts: Attempts, started: u64) {
     if whole(x, &answer).is_some() && answer.keeps && answer.sent_whole && answer.is_over() {
-        answer.lease.keep();
+        answer.way.keep();
     }
     attempts.done(Outcome::Ok);
     record_end(x, started, None);
@@ -268,7 +281,9 @@ fn tunnel(
     };
     record_end(x, started, None);
     let rest: Option<Chunk> = answer.rest;
-    let (stream, permit, watch) = answer.lease.into_stream();
+    // Nobody switches protocols on a connection that others use.
+    let Way::Own(lease) = answer.way else { return };
+    let (stream, permit, watch) = lease.into_stream();
     x.response.body = Body::Tunnel(Box::new(move |connection| {
         Box::pin(async move {
             let (mut to_server, mut to_client) = (OutQueue::new(), OutQueue::new());

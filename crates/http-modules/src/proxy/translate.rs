@@ -3,9 +3,7 @@
 //! What comes out is a head of HTTP/1 and behind it the body as it is: whoever reads answers knows
 //! one protocol.
 
-use super::http2::Conversation;
 use session::log::Bytes;
-use std::cell::RefCell;
 use std::rc::Rc;
 use wire::gateway::fastcgi::{Decoder, Event};
 use wire::gateway::head;
@@ -38,8 +36,6 @@ enum Kind {
     /// SCGI and uwsgi: an answer in the manner of CGI until the connection closes.
     Cgi,
     Memcached(Rewriter),
-    /// Frames of HTTP/2; the connection keeps the state.
-    Http2(Rc<RefCell<Conversation>>),
 }
 
 /// An answer that is none.
@@ -49,8 +45,6 @@ pub(super) enum Fault {
     Invalid(String),
     /// The head is too long.
     TooBig,
-    /// The backend did not look at the request.
-    Unserved(String),
 }
 
 impl Translator {
@@ -64,18 +58,6 @@ impl Translator {
 
     pub(super) fn memcached(key: Vec<u8>, gzip_flag: u32, longest: usize) -> Translator {
         Translator::new(Kind::Memcached(Rewriter::new(key, gzip_flag)), true, longest)
-    }
-
-    pub(super) fn http2(conversation: Rc<RefCell<Conversation>>, longest: usize) -> Translator {
-        Translator::new(Kind::Http2(conversation), true, longest)
-    }
-
-    /// The conversation of HTTP/2, which also sends.
-    pub(super) fn conversation(&self) -> Option<&Rc<RefCell<Conversation>>> {
-        match &self.kind {
-            Kind::Http2(conversation) => Some(conversation),
-            _ => None,
-        }
     }
 
     fn new(kind: Kind, keeps: bool, longest: usize) -> Translator {
@@ -106,13 +88,6 @@ impl Translator {
         match &mut self.kind {
             Kind::FastCgi { .. } => self.records(input, out),
             Kind::Cgi => self.text(input, out),
-            Kind::Http2(conversation) => {
-                let mut conversation = conversation.borrow_mut();
-                let outcome = conversation.receive(input, out);
-                self.is_over = conversation.is_over();
-                self.keeps = conversation.keeps();
-                outcome
-            }
             Kind::Memcached(rewriter) => {
                 self.head = None;
                 match rewriter.rewrite(input, out) {

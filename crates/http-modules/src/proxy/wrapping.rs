@@ -11,8 +11,6 @@ pub(super) enum Wrapping {
     Chunks,
     /// Records of FastCGI.
     Records,
-    /// Frames of HTTP/2.
-    Frames,
 }
 
 /// Queues a piece as records of FastCGI.

@@ -19,7 +19,6 @@
 mod answer;
 mod body;
 mod directives;
-mod inbox;
 mod mux;
 mod outbox;
 mod request;

@@ -535,7 +535,8 @@ impl State {
             outbox.is_over = true;
         }
         let more = outbox.has_work();
-        let wakes = was_full && outbox.len() < ROOM / 2;
+        let is_drained = stream.breaks_off.get() && outbox.len() == 0;
+        let wakes = is_drained || (was_full && outbox.len() < ROOM / 2);
         drop(outbox);
         if is_last {
             self.ends_here(stream.clone());

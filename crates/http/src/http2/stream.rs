@@ -1,9 +1,8 @@
 //! One request's side of an HTTP/2 connection: what stands where a socket stands in HTTP/1.
 
-use super::inbox::Inbox;
 use super::mux::Mux;
 use super::outbox::{Outbox, ROOM};
-use net::{Chunk, OutQueue, Timer};
+use net::{Chunk, Inbox, OutQueue, Timer};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -36,6 +35,8 @@ pub struct Stream {
     pub(super) chunk: Cell<u64>,
     /// The kernel has the last frame.
     pub(super) is_flushed: Cell<bool>,
+    /// The answer breaks off behind what waits to be sent.
+    pub(super) breaks_off: Cell<bool>,
     /// What `sent` was when the client's time to take more began.
     seen: Cell<u64>,
 }
@@ -68,6 +69,7 @@ impl Stream {
             overhead: Cell::new(0),
             chunk: Cell::new(8192),
             is_flushed: Cell::new(false),
+            breaks_off: Cell::new(false),
             seen: Cell::new(0),
         }
     }
@@ -229,6 +231,21 @@ impl Stream {
         match is_last {
             true if self.is_flushed.get() => Poll::Ready(Ok(())),
             false if out.is_empty() && !is_full => Poll::Ready(Ok(())),
+            _ => self.wait(cx),
+        }
+    }
+
+    /// Ready when all that was handed over is in frames: the answer breaks off behind it.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gone.get() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        self.breaks_off.set(true);
+        match self.outbox.borrow().len() {
+            0 => Poll::Ready(Ok(())),
             _ => self.wait(cx),
         }
     }

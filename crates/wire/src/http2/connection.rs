@@ -167,6 +167,8 @@ pub struct Connection {
     recv_window: i64,
     peer: Peer,
     settings_acked: bool,
+    /// The stream that the peer reset last.
+    reset_by_peer: u32,
     table_changed: bool,
     leaving: bool,
     budget: Budget,
@@ -209,6 +211,7 @@ impl Connection {
             recv_window: WINDOW_MAX,
             peer: Peer::default(),
             settings_acked: false,
+            reset_by_peer: 0,
             table_changed: false,
             leaving: false,
             budget: Budget {
@@ -280,6 +283,11 @@ impl Connection {
     pub fn may_open(&self) -> bool {
         let room = self.streams.len() < self.peer.max_streams.min(self.rules.concurrent) as usize;
         room && !self.leaving && self.next_local <= WINDOW_MAX as u32
+    }
+
+    /// How many streams the peer lets us have at a time; `None` before it has said anything.
+    pub fn peer_streams(&self) -> Option<u32> {
+        self.peer.is_known.then_some(self.peer.max_streams)
     }
 
     /// Begins a stream.

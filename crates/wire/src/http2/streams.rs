@@ -93,10 +93,17 @@ pub(super) struct Peer {
     pub(super) initial_window: i64,
     pub(super) max_frame: usize,
     pub(super) max_streams: u32,
+    /// Its first settings are here.
+    pub(super) is_known: bool,
 }
 
 impl Default for Peer {
     fn default() -> Peer {
-        Peer { initial_window: WINDOW, max_frame: super::frame::PAYLOAD, max_streams: u32::MAX }
+        Peer {
+            initial_window: WINDOW,
+            max_frame: super::frame::PAYLOAD,
+            max_streams: u32::MAX,
+            is_known: false,
+        }
     }
 }

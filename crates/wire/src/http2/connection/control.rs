@@ -41,6 +41,7 @@ impl Connection {
         for [n0, n1, value @ ..] in rows {
             self.setting(u16::from_be_bytes([*n0, *n1]), u32::from_be_bytes(*value))?;
         }
+        self.peer.is_known = true;
         frame::put_head(&mut self.out, 0, Kind::Settings, flag::ACK, 0);
         self.budget.total += HEAD as u64;
         Ok(Some(Event::Room))
@@ -148,7 +149,16 @@ impl Connection {
         if self.is_idle(id) {
             return Err(idle("RST_STREAM", id));
         }
-        let Some(stream) = self.streams.find(id).copied() else { return Ok(None) };
+        let Some(stream) = self.streams.find(id).copied() else {
+            return match self.reset_by_peer == id {
+                true => {
+                    let text = format!("client sent RST_STREAM frame for closed stream {id}");
+                    self.fail(id, Fault::with(Code::StreamClosed, text))
+                }
+                false => Ok(None),
+            };
+        };
+        self.reset_by_peer = id;
         self.streams.remove(id);
         if !stream.sent_end {
             self.aborted()?;

@@ -1,6 +1,6 @@
-//! A request's body as it arrives: bounded by the stream's window.
+//! A body as it arrives on a stream of HTTP/2, whose window bounds it.
 
-use net::{Block, Chunk};
+use crate::buffer::{Block, Chunk};
 use std::collections::VecDeque;
 
 /// Pieces shorter than this are copied together, so that a piece of a byte does not keep a whole
@@ -11,27 +11,33 @@ const JOINED: usize = 8192;
 
 /// What was received of a body and is not read yet.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub struct Inbox {
     pieces: VecDeque<Chunk>,
     /// Behind all pieces: small ones, copied together.
     tail: Option<Block>,
     bytes: usize,
     /// The last byte is here.
-    pub(super) ended: bool,
+    pub ended: bool,
 }
 
 impl Inbox {
-    pub(super) fn new(ended: bool) -> Inbox {
+    /// Nothing yet; `ended`: and nothing to come.
+    pub fn new(ended: bool) -> Inbox {
         Inbox { ended, ..Inbox::default() }
     }
 
     /// Bytes that wait.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes
     }
 
+    /// True when none do.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Adds a part of a buffer.
-    pub(super) fn push(&mut self, piece: Chunk) {
+    pub fn push(&mut self, piece: Chunk) {
         self.bytes += piece.len();
         if piece.len() >= SMALL {
             self.close_tail();
@@ -54,8 +60,16 @@ impl Inbox {
         }
     }
 
+    /// Everything, if it is one piece.
+    pub fn take_only(&mut self) -> Option<Chunk> {
+        match self.pieces.is_empty() || (self.pieces.len() == 1 && self.tail.is_none()) {
+            true => self.pop(usize::MAX),
+            false => None,
+        }
+    }
+
     /// The next piece, of at most `size` bytes.
-    pub(super) fn pop(&mut self, size: usize) -> Option<Chunk> {
+    pub fn pop(&mut self, size: usize) -> Option<Chunk> {
         if self.pieces.is_empty() {
             self.close_tail();
         }
@@ -69,7 +83,7 @@ impl Inbox {
     }
 
     /// Drops everything.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         *self = Inbox::new(self.ended);
     }
 }
