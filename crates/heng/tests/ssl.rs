@@ -197,8 +197,8 @@ fn sessions_are_taken_up_again() {
     }
     let server = Server::start(config("ssl_session_timeout 1s;"));
     for client in clients() {
-        let begun = std::time::Instant::now();
         body(client.get(server.port(0), "/"));
+        let begun = std::time::Instant::now();
         // Times of sessions are whole seconds.
         server.wait_until("two seconds", || begun.elapsed().as_millis() > 2100);
         let text = body(client.get(server.port(0), "/"));

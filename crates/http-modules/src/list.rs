@@ -11,6 +11,7 @@ use http::Module;
 pub static MODULES: &[&Module] = &[
     // What connections speak.
     &crate::ssl::MODULE,
+    &crate::ssl::EARLY,
     // Variables.
     &crate::map::MODULE,
     &crate::geo::MODULE,

@@ -5,8 +5,11 @@
 //! belongs to the engine: see `tls` of crate `http`.
 
 use http::{Exchange, Module};
+use session::text::Span;
+use session::tls::directives::SSL_EARLY_DATA;
 use session::tls::towards;
 use session::tls::variables::Rows;
+use session::variables::Builtin;
 
 /// The feature.
 pub static MODULE: Module = Module {
@@ -19,6 +22,24 @@ pub static MODULE: Module = Module {
          certificates of clients.",
     )
 };
+
+/// Requests before the end of a handshake, which only HTTP has.
+pub static EARLY: Module = Module {
+    directives: &[&SSL_EARLY_DATA],
+    variables: &[Builtin::volatile(
+        "ssl_early_data",
+        early_data,
+        "`1` for a request that came before the handshake was over and may be a copy; else empty.",
+    )],
+    ..Module::new(
+        "http_ssl_early_data",
+        "Takes requests of clients that come again in their first message (0-RTT).",
+    )
+};
+
+fn early_data(x: &mut Exchange) -> Option<Span> {
+    x.tls()?.is_early().then(|| x.arena.push(b"1"))
+}
 
 /// The feature of `proxy_pass https://`.
 pub static PROXY: Module = Module {

@@ -133,6 +133,7 @@ fn fill(tls: &mut ServerTls, scope: &Scope<'_>, how: How<'_>) -> Result<(), Faul
     tls.trust = Rc::new(trust);
     let certificates = stapling::compile(tls, scope, &how, certificates)?;
     tls.revocation = revocation::compile(scope, &how, tls.verify)?;
+    let early_data = takes_early_data(scope);
     let server = Server {
         algorithms: algorithms(scope)?,
         prefers_own: scope.get(&d::SSL_PREFER_SERVER_CIPHERS) || prefers_own(scope),
@@ -141,10 +142,11 @@ fn fill(tls: &mut ServerTls, scope: &Scope<'_>, how: How<'_>) -> Result<(), Faul
         alpn: how.alpn,
         asks: (tls.verify != Verify::Off).then_some(hints),
         record: record(scope),
-        tickets: tickets(scope, &prefix)?,
-        store: store(scope, how.zones)?,
+        tickets: tickets(scope, &prefix)?.filter(|_| !early_data),
+        store: store(scope, how.zones, early_data)?,
         lifetime_s: scope.get(&d::SSL_SESSION_TIMEOUT).min(u64::from(u32::MAX)) as u32,
         key_log: key_log(scope, &prefix)?,
+        early_bytes: if early_data { EARLY_BYTES } else { 0 },
     };
     if tls.has_certificates {
         tls.config = Some(server.compile().map_err(nowhere)?);
@@ -264,9 +266,24 @@ fn tickets(scope: &Scope<'_>, prefix: &Path) -> Result<Option<Keys>, Fault> {
     })
 }
 
-fn store(scope: &Scope<'_>, zones: &Zones) -> Result<Option<Arc<dyn StoresServerSessions>>, Fault> {
+/// Early data of a connection (nginx's measure).
+const EARLY_BYTES: u32 = 16 << 10;
+/// The zone of sessions that servers with early data share where `ssl_session_cache` names none.
+const EARLY_ZONE: (&str, usize) = ("ssl_early_data", 4 << 20);
+
+fn takes_early_data(scope: &Scope<'_>) -> bool {
+    let is_http = scope.context() == HTTP || scope.context() == SERVER;
+    is_http && scope.get(&d::SSL_EARLY_DATA)
+}
+
+fn store(
+    scope: &Scope<'_>,
+    zones: &Zones,
+    early_data: bool,
+) -> Result<Option<Arc<dyn StoresServerSessions>>, Fault> {
     let (cache, span) = scope.get_spanned(&d::SSL_SESSION_CACHE);
-    if let Some((name, size)) = &cache.shared {
+    let own = early_data.then(|| (EARLY_ZONE.0.to_owned(), EARLY_ZONE.1));
+    if let Some((name, size)) = &cache.shared.or(own) {
         let zone = zones.declare(name, *size, &store::KIND).map_err(|reason| (reason, span))?;
         let lifetime_s = scope.get(&d::SSL_SESSION_TIMEOUT);
         return Ok(Some(store::Store::new(zone, lifetime_s)));

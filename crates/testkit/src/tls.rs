@@ -130,6 +130,7 @@ impl TlsClient {
                 builder.with_client_auth_cert(chain, key).expect("a certificate")
             }
         };
+        config.enable_early_data = true;
         config.alpn_protocols = speaks.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsClient { config: Arc::new(config), name: name.to_owned(), staple }
     }
@@ -146,6 +147,33 @@ impl TlsClient {
         let mut stream = StreamOwned::new(state, socket.try_clone()?);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut socket)?;
+        }
+        Ok(TlsConnection { stream, name: self.name.clone() })
+    }
+
+    /// The first message of a client that comes again, and `early` right behind it: as bytes, to
+    /// be sent as often as one likes. None when the last session does not allow early data.
+    pub fn first_flight(&self, early: &[u8]) -> Option<(ClientConnection, Vec<u8>)> {
+        let name = ServerName::try_from(self.name.clone()).expect("a name");
+        let mut state = ClientConnection::new(self.config.clone(), name).expect("a connection");
+        let written = state.early_data()?.write(early).expect("early data");
+        assert_eq!(written, early.len(), "there is room for it");
+        let mut bytes = Vec::new();
+        while state.wants_write() {
+            state.write_tls(&mut bytes).expect("memory");
+        }
+        Some((state, bytes))
+    }
+
+    /// Goes on with a connection whose first message was sent over `socket`.
+    ///
+    /// # Errors
+    /// What rustls says.
+    pub fn go_on(&self, state: ClientConnection, socket: TcpStream) -> io::Result<TlsConnection> {
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut stream = StreamOwned::new(state, socket.try_clone()?);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut &socket)?;
         }
         Ok(TlsConnection { stream, name: self.name.clone() })
     }

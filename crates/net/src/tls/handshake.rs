@@ -15,7 +15,7 @@ use rustls::{
 use crate::buffer::{Block, Chunk};
 use crate::stream::{Push, Stream};
 
-use super::session::{Hello, Session, feed, poll_flush};
+use super::session::{self, Hello, Session, feed, poll_flush};
 
 /// Bytes that are received at a time: most first messages fit.
 const RECEIVE: usize = 4 << 10;
@@ -141,15 +141,18 @@ pub async fn connect(
     finish(stream, Connection::Client(state), Block::lend(1).freeze(), None).await
 }
 
-/// Exchanges messages until both sides are ready for data.
+/// Exchanges messages until both sides are ready for data, or early data is there.
 async fn finish(
     stream: &Stream,
     mut state: Connection,
     mut input: Chunk,
     hello: Option<Box<Hello>>,
 ) -> Result<(), Failure> {
+    let mut early = None;
     loop {
-        if let Err(error) = feed(&mut state, &mut input) {
+        // Early data may have come with the first message, and be with rustls already.
+        let taken = state.process_new_packets().map(drop);
+        if let Err(error) = taken.and_then(|()| feed(&mut state, &mut input)) {
             // The alert that says so; a peer that is gone need not hear it.
             let _ = flush(stream, &mut state).await;
             return Err(Failure::Protocol(error));
@@ -158,11 +161,16 @@ async fn finish(
         if !state.is_handshaking() {
             break;
         }
+        early = session::early(&mut state);
+        if early.is_some() {
+            // The rest of the handshake goes on as the session is read.
+            break;
+        }
         if input.is_empty() {
             input = receive(stream).await?;
         }
     }
-    stream.secure(Session::new(state, Some(input), hello));
+    stream.secure(Session::new(state, Some(input), early, hello));
     Ok(())
 }
 

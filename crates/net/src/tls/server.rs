@@ -50,6 +50,10 @@ pub struct Server {
     /// Seconds for which a session may be resumed.
     pub lifetime_s: u32,
     pub key_log: Option<Arc<dyn KeyLog>>,
+    /// Bytes that a client which takes a session up again may send before the handshake is over;
+    /// 0 for none. Needs a store and no tickets: a session is then taken up once at most, so that
+    /// a copy of what was sent is not heard (RFC 8446 section 8.1).
+    pub early_bytes: u32,
 }
 
 /// A certificate that clients are shown.
@@ -114,6 +118,11 @@ impl Server {
             Some(keys) => config.ticketer = Tickets::new(keys, context, self.lifetime_s),
             None if !config.session_storage.can_cache() => config.send_tls13_tickets = 0,
             None => {}
+        }
+        if self.early_bytes > 0 {
+            debug_assert!(!config.ticketer.enabled() && config.session_storage.can_cache());
+            config.max_early_data_size = self.early_bytes;
+            config.send_half_rtt_data = true;
         }
         if let Some(log) = self.key_log {
             config.key_log = log;

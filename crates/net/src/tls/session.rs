@@ -33,6 +33,8 @@ pub struct Session {
     state: RefCell<Connection>,
     /// Received, but not given to rustls yet.
     inbox: Cell<Option<Box<Chunk>>>,
+    /// What the client sent before the handshake was over, and nobody has read.
+    early: RefCell<Option<Box<Early>>>,
     hello: Option<Box<Hello>>,
     /// What the last check of the peer's certificates said, and by whose measure.
     verdict: RefCell<Option<Verdict>>,
@@ -40,6 +42,12 @@ pub struct Session {
     asked: RefCell<Option<Asked>>,
     /// What an engine remembers of the handshake.
     attached: OnceCell<Rc<dyn Any>>,
+}
+
+/// Early data, and how much of it was read.
+pub(super) struct Early {
+    bytes: Vec<u8>,
+    at: usize,
 }
 
 /// By whose measure, and what it is.
@@ -142,6 +150,15 @@ pub(super) fn feed(state: &mut Connection, input: &mut Chunk) -> Result<(), rust
     Ok(())
 }
 
+/// What rustls has taken of a client's early data since the last time (RFC 8446 section 2.3).
+pub(super) fn early(state: &mut Connection) -> Option<Box<Early>> {
+    let Connection::Server(server) = state else { return None };
+    let mut bytes = Vec::new();
+    // Reading from memory cannot fail; how much there may be is limited by the configuration.
+    let _ = server.early_data()?.read_to_end(&mut bytes);
+    (!bytes.is_empty()).then(|| Box::new(Early { bytes, at: 0 }))
+}
+
 /// An error of the protocol as the error of a read.
 pub(super) fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
@@ -151,12 +168,14 @@ impl Session {
     pub(super) fn new(
         state: Connection,
         inbox: Option<Chunk>,
+        early: Option<Box<Early>>,
         hello: Option<Box<Hello>>,
     ) -> Box<Session> {
         let inbox = inbox.filter(|rest| !rest.is_empty()).map(Box::new);
         Box::new(Session {
             state: RefCell::new(state),
             inbox: Cell::new(inbox),
+            early: RefCell::new(early),
             hello,
             verdict: RefCell::new(None),
             asked: RefCell::new(None),
@@ -171,6 +190,9 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         loop {
+            if let Some(early) = &*self.early.borrow() {
+                return Poll::Ready(Ok(early.bytes.len() - early.at));
+            }
             let mut state = self.state.borrow_mut();
             match state.reader().fill_buf() {
                 Ok(bytes) => return Poll::Ready(Ok(bytes.len())),
@@ -195,15 +217,19 @@ impl Session {
                     Box::new(block.freeze())
                 }
             };
+            let was_early = state.is_handshaking();
             let fed = feed(&mut state, &mut input);
             if state.wants_write() {
                 answer(&mut state, stream);
             }
-            if let Err(error) = fed {
-                return Poll::Ready(Err(broken(error)));
+            if was_early {
+                *self.early.borrow_mut() = early(&mut state);
             }
             if !input.is_empty() {
                 self.inbox.set(Some(input));
+            }
+            if let Err(error) = fed {
+                return Poll::Ready(Err(broken(error)));
             }
         }
     }
@@ -218,10 +244,7 @@ impl Session {
         while filled < buffer.len() {
             match self.poll_received(stream, cx) {
                 Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(_)) => {
-                    let mut state = self.state.borrow_mut();
-                    filled += state.reader().read(&mut buffer[filled..])?;
-                }
+                Poll::Ready(Ok(_)) => filled += self.take(&mut buffer[filled..])?,
                 // What was read already comes first; the error or the wait comes again.
                 Poll::Ready(Err(_)) | Poll::Pending if filled != 0 => break,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -229,6 +252,20 @@ impl Session {
             }
         }
         Poll::Ready(Ok(filled))
+    }
+
+    /// Reads what is there: early data first.
+    fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut slot = self.early.borrow_mut();
+        let Some(early) = &mut *slot else { return self.state.borrow_mut().reader().read(buffer) };
+        let rest = &early.bytes[early.at..];
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        early.at += n;
+        if early.at == early.bytes.len() {
+            *slot = None;
+        }
+        Ok(n)
     }
 
     pub(crate) fn poll_lend(
@@ -346,6 +383,12 @@ impl Session {
     /// Whether an earlier session was resumed.
     pub fn is_resumed(&self) -> bool {
         self.state.borrow().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Whether the client sent early data and has not finished the handshake, as far as was read:
+    /// what it sent may be a copy of what it sent before (RFC 8470 section 2).
+    pub fn is_early(&self) -> bool {
+        self.is_server() && self.state.borrow().is_handshaking()
     }
 
     /// The protocol that both agreed on (ALPN).

@@ -73,6 +73,7 @@ fn server(protocols: Protocols, asks: bool) -> Arc<ServerConfig> {
         store: None,
         lifetime_s: 300,
         key_log: None,
+        early_bytes: 0,
     };
     server.compile().unwrap()
 }

@@ -8,7 +8,7 @@ use crate::contexts::{HTTP, SERVER, STREAM, STREAM_SERVER};
 
 const PLACES: &[Context] = &[HTTP, SERVER, STREAM, STREAM_SERVER];
 
-/// The directives of this file.
+/// The directives of this file that http and stream share.
 pub static DIRECTIVES: &[&dyn AnyDirective] = &[
     &SSL_BUFFER_SIZE,
     &SSL_CERTIFICATE,
@@ -147,6 +147,24 @@ pub static SSL_DHPARAM: Directive<String> = Directive::new("ssl_dhparam", PLACES
     .text("Parameters for ciphers that exchange keys by DHE.")
     .example("ssl_dhparam /etc/ssl/dh.pem;")
     .moot("Keys are exchanged on elliptic curves only: there is no DHE cipher.");
+
+/// `ssl_early_data`.
+pub static SSL_EARLY_DATA: Directive<bool> =
+    Directive::new("ssl_early_data", &[HTTP, SERVER], read::flag)
+        .takes(Arity::Flag)
+        .default("off")
+        .syntax("ssl_early_data on | off;")
+        .text(
+            "Takes requests of clients that come again in their first message, before the \
+             handshake is over (TLS 1.3, 0-RTT): up to 16 KiB. Somebody on the way may send such \
+             a message a second time. Here a session is taken up once at most, by whichever \
+             worker, so a copy is not heard as early data, but other machines that serve the same \
+             name know nothing of it. Pass `$ssl_early_data` on in the field `Early-Data`, so that \
+             an application can answer with 425 what must not happen twice (RFC 8470). Sessions \
+             are then kept in the zone of `ssl_session_cache`, or in one of 4 MiB, instead of \
+             tickets.",
+        )
+        .example("ssl_early_data on; proxy_set_header Early-Data $ssl_early_data;");
 
 /// `ssl_ecdh_curve`.
 pub static SSL_ECDH_CURVE: Directive<String> = Directive::new("ssl_ecdh_curve", PLACES, read::text)
