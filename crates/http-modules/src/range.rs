@@ -147,6 +147,8 @@ pub(crate) fn part(data: &Data, start: u64, end: u64) -> Data {
         Data::Bytes(owned) => {
             Data::Memory(Chunk::copy_of(&owned.as_slice()[start as usize..end as usize]))
         }
+        // Pipes bring parts of a stream, never a whole body.
+        Data::Spliced(_) => Data::Static(b""),
     }
 }
 

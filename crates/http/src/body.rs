@@ -43,6 +43,10 @@ pub trait Pull {
     /// Called while nothing can be sent: buffer what comes in, within the source's own limits.
     fn poll_ahead(&mut self, _cx: &mut Context<'_>, _x: &mut Exchange) {}
 
+    /// Says that whoever pulls only passes on: pieces may come in pipes. Who looks into a body, or
+    /// changes it, does not pass this to its source.
+    fn take_pipes(&mut self) {}
+
     /// The bytes from `start` to `end` as a body of their own, where that takes no pulling.
     fn part(&self, _start: u64, _end: u64) -> Option<Box<dyn Pull>> {
         None

@@ -92,6 +92,7 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         sender.out.take().for_each(|head| pace.hold(head));
         sender.pace = Some(pace);
     }
+    sender.take_pipes(x);
     let end = poll_fn(|cx| match sender.poll(cx, x) {
         Poll::Pending if x.connection.worker.is_aborted() => Poll::Ready(SendEnd::ClientLost),
         polled => polled,
@@ -365,6 +366,17 @@ struct Sender {
 }
 
 impl Sender {
+    /// Large bodies go from socket to socket where nothing is done to them on the way.
+    fn take_pipes(&mut self, x: &Exchange) {
+        let is_plain = x.stream.is_none() && x.tls().is_none() && self.pace.is_none();
+        if let (Body::Stream(body), Coding::Length(length)) = (&mut self.body, self.coding)
+            && length >= net::splice::WORTHWHILE
+            && is_plain
+        {
+            body.take_pipes();
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, x: &mut Exchange) -> Poll<SendEnd> {
         loop {
             let mut waiting = false;

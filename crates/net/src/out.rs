@@ -2,7 +2,8 @@
 //!
 //! Pieces of memory go out together, with one call; a range of a file goes out by `sendfile(2)`,
 //! and what precedes it is held back until it joins. When the socket is full only the unsent tails
-//! stay, and a small tail of a big buffer moves to a small one.
+//! stay, and a small tail of a big buffer moves to a small one. Bytes that wait in a pipe leave it by
+//! `splice(2)`, and move into memory when too many pipes wait for slow receivers.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,6 +16,7 @@ use smallvec::SmallVec;
 use system::driver::defer;
 
 use crate::buffer::{Block, Chunk};
+use crate::splice::Spliced;
 use crate::stream::{Push, Stream};
 
 /// Pieces of memory per call.
@@ -56,6 +58,7 @@ pub enum Data {
     Static(&'static [u8]),
     Bytes(Owned),
     File(FileRange),
+    Spliced(Spliced),
 }
 
 const _: () = assert!(size_of::<Data>() <= 32);
@@ -65,6 +68,7 @@ impl Data {
     pub fn len(&self) -> u64 {
         match self {
             Data::File(range) => range.length,
+            Data::Spliced(spliced) => spliced.len() as u64,
             memory => memory.bytes().len() as u64,
         }
     }
@@ -73,14 +77,14 @@ impl Data {
         self.len() == 0
     }
 
-    /// The bytes in memory; none for a file.
+    /// The bytes in memory; none for a file or a pipe.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match self {
             Data::Memory(chunk) => chunk,
             Data::Static(bytes) => bytes,
             Data::Bytes(owned) => owned.as_slice(),
-            Data::File(_) => &[],
+            Data::File(_) | Data::Spliced(_) => &[],
         }
     }
 
@@ -96,6 +100,10 @@ impl Data {
                 range.offset += n;
                 range.length -= n;
             }
+            Data::Spliced(_) => {
+                self.reclaim();
+                self.advance(n);
+            }
         }
     }
 
@@ -107,6 +115,10 @@ impl Data {
             Data::Static(bytes) => Data::Static(&bytes[..n as usize]),
             Data::Bytes(owned) => Data::from(owned.as_slice()[..n as usize].to_vec()),
             Data::File(range) => Data::File(FileRange { length: n, ..range.clone() }),
+            Data::Spliced(_) => {
+                self.reclaim();
+                return self.split_to(n);
+            }
         };
         self.advance(n);
         front
@@ -114,6 +126,18 @@ impl Data {
 
     fn is_file(&self) -> bool {
         matches!(self, Data::File(_))
+    }
+
+    fn is_in_memory(&self) -> bool {
+        !matches!(self, Data::File(_) | Data::Spliced(_))
+    }
+
+    /// Moves bytes from a pipe into memory. A pipe that cannot be read has lost them: then none
+    /// are left, and the queue that counts on them breaks off.
+    fn reclaim(&mut self) {
+        if let Data::Spliced(spliced) = self {
+            *self = Data::Memory(spliced.reclaim().unwrap_or_default());
+        }
     }
 
     /// Moves a small rest of a big buffer into a small one, so that the big one can be lent
@@ -125,6 +149,11 @@ impl Data {
             && chunk.is_unique()
         {
             *chunk = Chunk::copy_of(chunk);
+        } else if let Data::Spliced(spliced) = self
+            && spliced.is_one_too_many()
+            && let Ok(chunk) = spliced.reclaim()
+        {
+            *self = Data::Memory(chunk);
         }
     }
 }
@@ -166,6 +195,7 @@ impl fmt::Debug for Data {
             Data::Static(_) => "Static",
             Data::Bytes(_) => "Bytes",
             Data::File(_) => "File",
+            Data::Spliced(_) => "Spliced",
         };
         write!(out, "{kind}({})", self.len())
     }
@@ -308,9 +338,12 @@ impl OutQueue {
                 let range = range.clone();
                 self.poll_file(cx, stream, &range)
             }
+            [Data::Spliced(spliced), rest @ ..] => {
+                spliced.poll_write(cx, stream, push == Push::More || !rest.is_empty())
+            }
             [one] => stream.poll_send(cx, one.bytes(), push),
             pieces => {
-                let memory = pieces.iter().take(GATHER).take_while(|piece| !piece.is_file());
+                let memory = pieces.iter().take(GATHER).take_while(|piece| piece.is_in_memory());
                 let slices: SmallVec<[IoSlice<'_>; 8]> =
                     memory.map(|piece| IoSlice::new(piece.bytes())).collect();
                 let last = slices.len() == pieces.len();
@@ -358,7 +391,10 @@ impl OutQueue {
         for piece in &mut self.pieces {
             let length = piece.len();
             if n < length {
-                piece.advance(n);
+                match piece {
+                    Data::Spliced(spliced) => spliced.wrote(n as usize),
+                    other => other.advance(n),
+                }
                 break;
             }
             n -= length;
@@ -454,6 +490,50 @@ mod tests {
                 });
                 assert!(read_all(&server).await == expected);
             }
+        });
+    }
+
+    #[test]
+    fn bytes_in_pipes_arrive_in_order_and_can_be_taken_out() {
+        use crate::splice::{Filled, Splicer};
+        on_each(|| async {
+            let (sender, from) = tcp_pair().await;
+            let (to, receiver) = tcp_pair().await;
+            let body = pattern(60_000);
+            let mut queue = OutQueue::new();
+            let mut splicer = Splicer::new();
+            let mut expected = Vec::new();
+            // More pieces than may wait in pipes: cut, skipped and moved to memory on the way.
+            for turn in 0..20 {
+                sender.write_all(&body).await.unwrap();
+                let mut rest = body.len();
+                while rest > 0 {
+                    let filled = poll_fn(|cx| splicer.poll_fill(cx, &from, rest as u64)).await;
+                    let Filled::Bytes(n) = filled.unwrap() else { unreachable!("bytes came") };
+                    let mut data = Data::Spliced(splicer.take().unwrap());
+                    assert_eq!(data.len(), n as u64);
+                    let at = body.len() - rest;
+                    if turn % 3 == 1 {
+                        let front = data.split_to(1);
+                        assert_eq!(front.bytes(), &body[at..=at]);
+                        data.advance(1);
+                        expected.extend_from_slice(&body[at..][2..n]);
+                    } else {
+                        expected.extend_from_slice(&body[at..][..n]);
+                    }
+                    queue.push(data);
+                    rest -= n;
+                }
+                queue.push(&b"|"[..]);
+                expected.push(b'|');
+            }
+            let length = expected.len();
+            spawn(async move {
+                flush(&mut queue, &to).await.unwrap();
+                assert_eq!(queue.sent(), length as u64);
+            });
+            let arrived = read_all(&receiver).await;
+            assert!(arrived == expected, "{} of {length} bytes", arrived.len());
         });
     }
 

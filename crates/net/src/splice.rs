@@ -4,7 +4,7 @@
 //! scarce (a user without privileges gets few large ones), so one is borrowed only while bytes
 //! are in it, and where none can be had, or the sockets do not support it, bytes are copied.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use crate::buffer::Block;
+use crate::buffer::{Block, Chunk};
 use crate::out::OutQueue;
 use crate::relay::{Broken, Side};
 use crate::stream::Stream;
@@ -27,7 +27,9 @@ const AHEAD: usize = 4 << 10;
 /// Empty pipes kept for the next borrower.
 const KEPT: usize = 8;
 /// Shorter bodies are copied: two calls for a pipe cost more than a copy in the cache.
-const WORTHWHILE: u64 = 128 << 10;
+pub const WORTHWHILE: u64 = 128 << 10;
+/// Pieces that may wait in pipes for receivers that are slow; more of them wait in memory.
+const WAITING: usize = 16;
 
 struct Pipe {
     output: OwnedFd,
@@ -36,6 +38,8 @@ struct Pipe {
 
 thread_local! {
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    /// Pieces of output that are in pipes.
+    static PIECES: Cell<usize> = const { Cell::new(0) };
 }
 
 fn borrow_pipe() -> rustix::io::Result<Pipe> {
@@ -64,6 +68,103 @@ pub struct Splicer {
     held: usize,
     /// The last fill was large.
     plenty: bool,
+}
+
+/// A piece of output that waits in a pipe. Dropped before all of it was written, it takes the pipe
+/// with it.
+pub struct Spliced {
+    /// Absent once nothing is in it, or it broke.
+    pipe: Option<Pipe>,
+    /// Bytes that the pipe holds.
+    held: Cell<usize>,
+    /// Bytes that are not known to be written.
+    length: usize,
+}
+
+impl Spliced {
+    fn new(pipe: Pipe, length: usize) -> Spliced {
+        PIECES.set(PIECES.get() + 1);
+        Spliced { pipe: Some(pipe), held: Cell::new(length), length }
+    }
+
+    /// Bytes that are still to be written.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// True when all was written.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Moves bytes to a socket; what it answers is then told to [`Spliced::wrote`].
+    ///
+    /// # Errors
+    /// As `splice(2)`; `BrokenPipe` when the pipe was lost before.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        to: &Stream,
+        is_more: bool,
+    ) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &self.pipe else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let more = if is_more { SpliceFlags::MORE } else { SpliceFlags::empty() };
+        let flags = SpliceFlags::NONBLOCK | more;
+        match ready!(to.poll_output(cx, None, |to| {
+            splice(&pipe.output, None, to, None, self.held.get(), flags)
+        })) {
+            Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => {
+                self.held.set(self.held.get().saturating_sub(n));
+                Poll::Ready(Ok(n))
+            }
+            error => Poll::Ready(error),
+        }
+    }
+
+    /// So many bytes are known to be written.
+    pub(crate) fn wrote(&mut self, n: usize) {
+        self.length = self.length.saturating_sub(n);
+    }
+
+    /// Takes the bytes out of the pipe into memory.
+    ///
+    /// # Errors
+    /// As `read(2)` of the pipe, which is lost then.
+    pub(crate) fn reclaim(&mut self) -> io::Result<Chunk> {
+        let Some(pipe) = self.pipe.take() else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let mut block = Block::lend(self.length);
+        while block.len() < self.length {
+            let wanted = self.length - block.len();
+            let spare = &mut block.spare()[..wanted];
+            match rustix::io::retry_on_intr(|| rustix::io::read(&pipe.output, &mut *spare))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => block.advance(n),
+            }
+        }
+        return_pipe(pipe);
+        Ok(block.freeze())
+    }
+
+    /// True when too many pieces wait in pipes for this one to wait there too.
+    pub(crate) fn is_one_too_many(&self) -> bool {
+        PIECES.get() > WAITING
+    }
+}
+
+impl Drop for Spliced {
+    fn drop(&mut self) {
+        let _ = PIECES.try_with(|pieces| pieces.set(pieces.get() - 1));
+        if self.held.get() == 0
+            && let Some(pipe) = self.pipe.take()
+        {
+            return_pipe(pipe);
+        }
+    }
 }
 
 /// What a fill found.
@@ -147,6 +248,12 @@ impl Splicer {
                 }
             }
         }
+    }
+
+    /// What the pipe holds as a piece of output; the next fill borrows another pipe.
+    pub fn take(&mut self) -> Option<Spliced> {
+        let pipe = self.pipe.take()?;
+        Some(Spliced::new(pipe, std::mem::take(&mut self.held)))
     }
 
     /// Writes what the pipe holds; ready when it is empty. `rest`: bytes that are to follow.

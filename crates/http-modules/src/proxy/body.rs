@@ -3,6 +3,8 @@
 //! While the client keeps up, pieces pass through without being kept. When it does not, reading
 //! goes on into memory (`proxy_buffers`) and then into a temporary file
 //! (`proxy_max_temp_file_size`), so that the backend is free again as soon as it has answered.
+//! What is long, comes fast and is passed on as it is goes through pipes (`splice(2)`) while the
+//! client keeps up.
 
 mod shared;
 
@@ -12,6 +14,7 @@ use super::translate::{Fault, Translator};
 use http::body::Broken;
 use http::headers::Headers;
 use http::{Exchange, Piece, Pull};
+use net::splice::{Filled, Splicer, WORTHWHILE};
 use net::{Chunk, Data, FileRange, Timer};
 use session::log::Level;
 use session::text::Span;
@@ -55,8 +58,23 @@ pub(super) struct UpstreamBody {
     started: u64,
     url: Span,
     pace: Option<Pace>,
+    /// Present where pieces may come in pipes.
+    splicing: Option<Splicing>,
     /// The client's body goes on while the answer comes (HTTP/2).
     streaming: bool,
+}
+
+/// Reads that fill their block before pipes are tried: what comes in small pieces is cheaper copied.
+const FULL_READS: u8 = 4;
+/// A pipe that is filled with less sends the body back to copying.
+const SMALL_FILL: usize = 16 << 10;
+
+/// The way through pipes.
+#[derive(Default)]
+struct Splicing {
+    splicer: Splicer,
+    /// Reads in a row that filled their block, up to [`FULL_READS`].
+    full_reads: u8,
 }
 
 /// `proxy_limit_rate`: after each read the next one waits for as long as its bytes may take.
@@ -145,6 +163,7 @@ impl UpstreamBody {
             started,
             url,
             pace: None,
+            splicing: None,
             settings,
         }
     }
@@ -196,6 +215,11 @@ impl UpstreamBody {
                 Poll::Ready(Ok(block)) if !block.is_empty() => {
                     self.armed = false;
                     self.count_received(x, block.len());
+                    if let Some(splicing) = &mut self.splicing {
+                        let so_far = splicing.full_reads + 1;
+                        splicing.full_reads =
+                            if block.is_full() { so_far.min(FULL_READS) } else { 0 };
+                    }
                     if let Some(pace) = &mut self.pace {
                         pace.has_read(block.len());
                     }
@@ -212,6 +236,65 @@ impl UpstreamBody {
                 Poll::Pending => return self.wait(cx, x),
             }
         }
+    }
+
+    /// True while the rest of a body of known length is long, and comes fast.
+    fn may_splice(&self) -> bool {
+        self.splicing.as_ref().is_some_and(|splicing| splicing.full_reads == FULL_READS)
+            && self.remaining >= WORTHWHILE
+            && self.end == End::Open
+            && self.raw.is_none()
+            && self.translator.is_none()
+            && self.pace.is_none()
+    }
+
+    /// The next bytes, in a pipe. `None`: they have to be copied.
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        x: &mut Exchange,
+    ) -> Option<Poll<Result<Option<Piece>, Broken>>> {
+        let (Some(splicing), Some(Way::Own(lease))) = (&mut self.splicing, &self.way) else {
+            return None;
+        };
+        let filled = match splicing.splicer.poll_fill(cx, lease.stream(), self.remaining) {
+            Poll::Ready(Ok(Filled::Bytes(n))) => n,
+            Poll::Ready(Ok(Filled::Unsupported)) => {
+                self.splicing = None;
+                return None;
+            }
+            // Reading finds the end again, and says what it means.
+            Poll::Ready(Ok(Filled::End)) => {
+                splicing.full_reads = 0;
+                return None;
+            }
+            Poll::Ready(Err(error)) => {
+                let errno = Errno::from(&error);
+                self.fail(x, format_args!("recv() failed ({errno}) while reading upstream"));
+                return Some(Poll::Ready(Err(Broken)));
+            }
+            Poll::Pending => {
+                return match self.wait(cx, x) {
+                    Step::Over => Some(Poll::Ready(Err(Broken))),
+                    _ => Some(Poll::Pending),
+                };
+            }
+        };
+        let piece = splicing.splicer.take()?;
+        if filled < SMALL_FILL {
+            splicing.full_reads = 0;
+        }
+        self.armed = false;
+        self.remaining -= filled as u64;
+        self.count_received(x, filled);
+        if let Some(attempt) = x.upstream_log().last() {
+            attempt.response_length += filled as u64;
+        }
+        if self.is_complete() {
+            self.finish(x);
+        }
+        // Written before the next one is taken, so that a transfer holds one pipe at most.
+        Some(Poll::Ready(Ok(Some(Piece { data: Data::Spliced(piece), flush: true }))))
     }
 
     /// True when nothing more is to be read: the body is complete, and so is what another protocol
@@ -492,6 +575,11 @@ impl Pull for UpstreamBody {
             }
             return Poll::Ready(Ok(Some(Piece::new(data))));
         }
+        if self.may_splice()
+            && let Some(spliced) = self.splice(cx, x)
+        {
+            return spliced;
+        }
         match self.step(cx, x) {
             Step::Data(chunk) => {
                 Poll::Ready(Ok(Some(Piece { data: chunk.into(), flush: !self.buffers.on })))
@@ -500,6 +588,10 @@ impl Pull for UpstreamBody {
             Step::Over if self.end == End::Broken => Poll::Ready(Err(Broken)),
             Step::Over => Poll::Ready(Ok(None)),
         }
+    }
+
+    fn take_pipes(&mut self) {
+        self.splicing = Some(Splicing::default());
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>, x: &mut Exchange) {
