@@ -5,13 +5,22 @@ use crate::exchange::Exchange;
 use crate::headers::Field;
 use crate::send::absolute;
 use crate::settings::Tokens;
-use session::text::push_number;
+use session::text::{Span, push_number};
+use std::cell::RefCell;
 use wire::http1::Known;
-use wire::http2::hpack;
+use wire::http2::hpack::{self, Memo};
+
+thread_local! {
+    static MEMO: RefCell<Memo> = RefCell::default();
+}
 
 /// Encodes the head of `x`'s answer.
 pub(crate) fn head(x: &mut Exchange) -> Vec<u8> {
     let place = x.response.location.map(|place| absolute(x, place));
+    MEMO.with_borrow_mut(|memo| remembering(x, place, memo))
+}
+
+fn remembering(x: &Exchange, place: Option<Span>, memo: &mut Memo) -> Vec<u8> {
     let response = &x.response;
     let mut out = Vec::with_capacity(256);
     hpack::encode_status(&mut out, response.status);
@@ -21,17 +30,17 @@ pub(crate) fn head(x: &mut Exchange) -> Vec<u8> {
             Tokens::Off => identity.program,
             _ => identity.server,
         };
-        hpack::encode(&mut out, b"server", server.as_bytes());
+        memo.encode(&mut out, b"server", server.as_bytes());
     }
     if response.headers.find(Known::Date).is_none() {
-        hpack::encode(&mut out, b"date", &session::clock::http_date());
+        memo.encode(&mut out, b"date", &session::clock::http_date());
     }
     if let Some(kind) = response.content_type {
         match response.charset {
-            None => hpack::encode(&mut out, b"content-type", x.arena.text(kind)),
+            None => memo.encode(&mut out, b"content-type", x.arena.text(kind)),
             Some(charset) => {
                 let parts = [x.arena.text(kind), b"; charset=", x.arena.text(charset)];
-                hpack::encode(&mut out, b"content-type", &parts.concat());
+                memo.encode(&mut out, b"content-type", &parts.concat());
             }
         }
     }
@@ -42,13 +51,13 @@ pub(crate) fn head(x: &mut Exchange) -> Vec<u8> {
     }
     if let Some(changed) = response.last_modified {
         let date = wire::http1::date::format(changed as i64);
-        hpack::encode(&mut out, b"last-modified", &date);
+        memo.encode(&mut out, b"last-modified", &date);
     }
     if let Some(place) = place {
         hpack::encode(&mut out, b"location", x.arena.text(place));
     }
     for field in response.headers.iter().filter(|field| !is_of_connection(field.known)) {
-        hpack::encode(&mut out, field.name(&x.arena), x.arena.text(field.value));
+        memo.encode(&mut out, field.name(&x.arena), x.arena.text(field.value));
     }
     out
 }

@@ -190,6 +190,13 @@ impl Decoder {
         Ok(())
     }
 
+    /// Gives back the room that unfinished blocks took.
+    pub(super) fn rest(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
+    }
+
     /// Decodes whole instructions; how many bytes they took.
     fn run(
         &mut self,
@@ -370,15 +377,33 @@ fn put_integer(out: &mut Vec<u8>, pattern: u8, bits: u32, value: usize) {
 }
 
 fn put_string(out: &mut Vec<u8>, text: &[u8]) {
-    let coded = huffman::encoded_len(text);
+    if text.len() > SHORT {
+        let coded = huffman::encoded_len(text);
+        if coded < text.len() {
+            put_integer(out, 0x80, 7, coded);
+            huffman::encode(text, out);
+        } else {
+            put_integer(out, 0, 7, text.len());
+            out.extend_from_slice(text);
+        }
+        return;
+    }
+    // Its length takes a byte however it is written, so it need not be known before.
+    let at = out.len();
+    out.push(text.len() as u8);
+    huffman::encode(text, out);
+    let coded = out.len() - at - 1;
     if coded < text.len() {
-        put_integer(out, 0x80, 7, coded);
-        huffman::encode(text, out);
+        out[at] = 0x80 | coded as u8;
     } else {
-        put_integer(out, 0, 7, text.len());
+        out.truncate(at + 1);
         out.extend_from_slice(text);
     }
 }
+
+/// Bytes of text up to which the length of its code, or of itself when that is not shorter, is
+/// written as one byte.
+const SHORT: usize = 126;
 
 /// Appends a name in lower case, as HTTP/2 wants it (RFC 9113 section 8.2.1).
 fn put_name(out: &mut Vec<u8>, name: &[u8]) {
@@ -400,17 +425,18 @@ pub fn put_empty_table(out: &mut Vec<u8>) {
 
 /// Appends a field; its name may be in any case.
 pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let rows = STATIC.iter().enumerate().filter(|(_, row)| {
-        // The length first: it tells most names apart.
-        row.0.len() == name.len() && name.eq_ignore_ascii_case(row.0.as_bytes())
-    });
     let mut by_name = None;
-    for (at, row) in rows {
-        if row.1.as_bytes() == value && !value.is_empty() {
-            put_integer(out, 0x80, 7, at + 1);
-            return;
+    let mut row = place(name).map_or(0, |place| FIRST[place]) as usize;
+    while row != 0 {
+        let (known, usual) = STATIC[row - 1];
+        if known.len() == name.len() && name.eq_ignore_ascii_case(known.as_bytes()) {
+            if usual.as_bytes() == value && !value.is_empty() {
+                put_integer(out, 0x80, 7, row);
+                return;
+            }
+            by_name = by_name.or(Some(row));
         }
-        by_name = by_name.or(Some(at + 1));
+        row = NEXT[row] as usize;
     }
     match by_name {
         Some(index) => put_integer(out, 0, 4, index),
@@ -420,6 +446,92 @@ pub fn encode(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
         }
     }
     put_string(out, value);
+}
+
+/// Chains of the static table: rows are found by a number made of their names.
+const CHAINS: usize = 128;
+
+/// The chain in which the rows of a name stand; its case does not matter.
+const fn place(name: &[u8]) -> Option<usize> {
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return None };
+    let (first, last) = ((*first | 0x20) as usize, (*last | 0x20) as usize);
+    Some((name.len() * 8 + first + last * 3) % CHAINS)
+}
+
+/// The first row of each chain, and the one that follows each row; 0 at the end.
+static FIRST: [u8; CHAINS] = chains().0;
+static NEXT: [u8; STATIC.len() + 1] = chains().1;
+
+const fn chains() -> ([u8; CHAINS], [u8; STATIC.len() + 1]) {
+    let mut first = [0; CHAINS];
+    let mut next = [0; STATIC.len() + 1];
+    // From the end, so that chains are in the table's order.
+    let mut row = STATIC.len();
+    while row > 0 {
+        if let Some(place) = place(STATIC[row - 1].0.as_bytes()) {
+            next[row] = first[place];
+            first[place] = row as u8;
+        }
+        row -= 1;
+    }
+    (first, next)
+}
+
+/// Fields that a [`Memo`] remembers.
+const REMEMBERED: usize = 64;
+/// Bytes of name and value up to which a field is remembered.
+const REMEMBERED_LEN: usize = 120;
+
+/// How fields were encoded lately: the answers of a server have most of their fields in common.
+/// It saves work and no bytes, and one serves all connections.
+#[derive(Default)]
+pub struct Memo {
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Default)]
+struct Row {
+    /// Bytes of the name, and of name and value.
+    lengths: (usize, usize),
+    /// Name, value, and what they are encoded as.
+    text: Vec<u8>,
+}
+
+impl Memo {
+    /// As [`encode`].
+    pub fn encode(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        let length = name.len() + value.len();
+        if length > REMEMBERED_LEN {
+            return encode(out, name, value);
+        }
+        if self.rows.is_empty() {
+            self.rows.resize(REMEMBERED, Row::default());
+        }
+        let row = &mut self.rows[memo_place(name, value)];
+        if row.lengths == (name.len(), length)
+            && let Some((known, coded)) = row.text.split_at_checked(length)
+            && known.strip_prefix(name) == Some(value)
+        {
+            return out.extend_from_slice(coded);
+        }
+        row.lengths = (name.len(), length);
+        row.text.clear();
+        row.text.extend_from_slice(name);
+        row.text.extend_from_slice(value);
+        encode(&mut row.text, name, value);
+        out.extend_from_slice(&row.text[length..]);
+    }
+}
+
+/// Where a field is remembered: in a place for its kind, and for the ends of its value.
+fn memo_place(name: &[u8], value: &[u8]) -> usize {
+    let ends = match (value.first_chunk(), value.last_chunk()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last),
+        _ => value.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+    };
+    let kind = (name.len() * 31 + name.first().map_or(0, |first| usize::from(*first))) as u64;
+    let mixed = (ends ^ kind << 56 ^ value.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % REMEMBERED
 }
 
 /// Appends a status (RFC 9113 section 8.3.2).
@@ -535,7 +647,35 @@ mod tests {
         assert!(list.text.len() < 2 * LIMITS.list && decoder.size <= TABLE_SIZE);
     }
 
+    #[test]
+    fn rows_of_the_static_table_are_found_whatever_their_case() {
+        for (row, (name, value)) in STATIC.iter().enumerate() {
+            let mut out = Vec::new();
+            encode(&mut out, name.to_ascii_uppercase().as_bytes(), value.as_bytes());
+            let first = STATIC.iter().position(|other| other.0 == *name).unwrap() + 1;
+            let expected = match value.is_empty() {
+                true if first < 15 => vec![first as u8, 0],
+                true => vec![15, first as u8 - 15, 0],
+                false => vec![0x80 | (row as u8 + 1)],
+            };
+            assert_eq!(out, expected, "{name}: {value}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_remembered_is_what_was_encoded(
+            fields in collection::vec(("[a-cA-C]{1,3}", "[a-c]{0,9}|[a-c]{100,130}"), 0..200),
+        ) {
+            let mut memo = Memo::default();
+            for (name, value) in &fields {
+                let (mut known, mut fresh) = (b"x".to_vec(), b"x".to_vec());
+                memo.encode(&mut known, name.as_bytes(), value.as_bytes());
+                encode(&mut fresh, name.as_bytes(), value.as_bytes());
+                prop_assert_eq!(known, fresh);
+            }
+        }
+
         #[test]
         fn what_was_encoded_is_decoded(
             fields in collection::vec(("[a-z-]{1,80}", ".{0,40}"), 0..20),

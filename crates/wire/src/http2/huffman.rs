@@ -33,8 +33,6 @@ const NODES: usize = SYMBOLS - 1;
 
 /// The codes, right-aligned: in the order of lengths, and of bytes among equal lengths, each is
 /// the one before plus one.
-static CODES: [u32; SYMBOLS] = codes();
-
 const fn codes() -> [u32; SYMBOLS] {
     let mut codes = [0; SYMBOLS];
     let mut code = 0u32;
@@ -174,19 +172,36 @@ pub fn encode(text: &[u8], out: &mut Vec<u8>) {
     let mut held = 0u64;
     let mut count = 0u32;
     for &byte in text {
-        let length = u32::from(LENGTHS[byte as usize]);
-        held = held << length | u64::from(CODES[byte as usize]);
-        count += length;
-        while count >= 8 {
-            count -= 8;
-            out.push((held >> count) as u8);
+        let (code, length) = WHOLE[byte as usize];
+        held = held << length | u64::from(code);
+        count += u32::from(length);
+        // A code has at most thirty bits, so there is room for another one behind 31.
+        if count >= 32 {
+            count -= 32;
+            out.extend_from_slice(&((held >> count) as u32).to_be_bytes());
         }
+    }
+    while count >= 8 {
+        count -= 8;
+        out.push((held >> count) as u8);
     }
     if count > 0 {
         // Filled up with ones, the beginning of the end of the string.
         out.push((held << (8 - count)) as u8 | (0xff >> count));
     }
 }
+
+/// Codes and their lengths, side by side.
+static WHOLE: [(u32, u8); 256] = {
+    let codes = codes();
+    let mut whole = [(0, 0); 256];
+    let mut byte = 0;
+    while byte < 256 {
+        whole[byte] = (codes[byte], LENGTHS[byte]);
+        byte += 1;
+    }
+    whole
+};
 
 #[cfg(test)]
 mod tests {
