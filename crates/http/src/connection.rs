@@ -9,7 +9,7 @@ use crate::http::Served;
 use crate::http2;
 use crate::proxy_protocol;
 use crate::settings::Lingering;
-use crate::slot;
+use crate::slot::{self, Whole};
 use crate::tls;
 use crate::worker::Worker;
 use net::{Block, Chunk, Held, Stream, Timer};
@@ -273,7 +273,8 @@ pub(crate) async fn run(connection: Rc<Connection>) {
             }
             continue;
         }
-        match slot::request(&connection).await {
+        let after = slot::request::<Whole>(connection.clone()).await;
+        match after.unwrap_or(After::Close) {
             After::Keep { timeout_ms, min_ms } => deadline = Deadline::after(timeout_ms, min_ms),
             After::Wait => {}
             After::Close => break,

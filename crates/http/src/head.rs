@@ -96,11 +96,12 @@ impl Input {
 }
 
 /// An empty list of fields from the worker's pool; [`return_fields`] gives it back.
-fn lend_fields() -> Vec<Field> {
+pub(crate) fn lend_fields() -> Vec<Field> {
     FIELDS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(32))
 }
 
-pub(crate) fn return_fields(fields: Vec<Field>) {
+pub(crate) fn return_fields(mut fields: Vec<Field>) {
+    fields.clear();
     FIELDS.with_borrow_mut(|pool| {
         if pool.len() < 64 && fields.capacity() <= 256 {
             pool.push(fields);

@@ -142,7 +142,7 @@ impl Data {
 
     /// Moves a small rest of a big buffer into a small one, so that the big one can be lent
     /// again. Does nothing while others share the buffer: it would not be freed.
-    fn compact(&mut self) {
+    pub fn compact(&mut self) {
         if let Data::Memory(chunk) = self
             && chunk.len() <= chunk.capacity() / 4
             && chunk.capacity() > 1024
@@ -259,6 +259,13 @@ impl OutQueue {
         self.pieces.clear();
         self.length = 0;
         self.copying = false;
+    }
+
+    /// Gives back the room that pieces took which were sent.
+    pub fn rest(&mut self) {
+        if self.pieces.is_empty() {
+            self.pieces.shrink_to_fit();
+        }
     }
 
     /// The pieces that wait, in order.

@@ -5,7 +5,7 @@ use super::outbox::ROOM;
 use super::request;
 use super::stream::Stream;
 use crate::connection::{After, Connection, linger};
-use crate::journey;
+use crate::slot::{self, OfStream};
 use net::{Block, Chunk, OutQueue};
 use session::log::Level;
 use std::cell::{Cell, RefCell};
@@ -176,6 +176,7 @@ impl Clock {
             Waiting::Frame => connection.timer.set(now.saturating_add(site.head.timeout_ms)),
             Waiting::Idle(_) => {
                 state.idles += 1;
+                state.rest();
                 let mut timeout_ms = settings.keepalive.timeout_ms;
                 if connection.worker.is_ending() {
                     timeout_ms = timeout_ms.min(LAST_CHANCE_MS);
@@ -208,6 +209,7 @@ impl Mux {
             return Poll::Ready(End::Broken);
         }
         let mut state = self.state.borrow_mut();
+        state.take_room();
         let before = state.out.sent();
         let (read, end) = match state.poll_read(cx, self) {
             Poll::Ready(Err(end)) => (true, Some(end)),
@@ -235,6 +237,7 @@ impl Mux {
         }
         let progress = read || state.out.sent() != before;
         clock.turn(&mut state, progress);
+        state.give_room();
         if state.idles > self.most_idles() {
             self.connection.log(Level::Info, format_args!("http2 flood detected"));
             state.codec.go_away(Code::NoError);
@@ -276,6 +279,7 @@ impl Mux {
     /// Lets a stream's task use the codec; what it says is sent.
     pub(super) fn with_codec<T>(&self, work: impl FnOnce(&mut Codec) -> T) -> T {
         let mut state = self.state.borrow_mut();
+        state.take_room();
         let outcome = work(&mut state.codec);
         if !state.codec.out.is_empty() {
             drop(state);
@@ -311,8 +315,12 @@ impl Mux {
         let mut state = self.state.borrow_mut();
         state.codec.reset(id, code);
         state.streams.retain(|stream| stream.id != id);
+        // While others are under way the connection goes on as it does.
+        let is_awaited = state.streams.is_empty() || !state.codec.out.is_empty();
         drop(state);
-        self.wake();
+        if is_awaited {
+            self.wake();
+        }
     }
 }
 
@@ -324,6 +332,38 @@ impl State {
     /// Bytes of frames that did not leave yet.
     fn waiting_bytes(&self) -> u64 {
         self.out.len_bytes() + self.codec.out.len() as u64
+    }
+
+    /// Has room for frames, which a connection that rests has not.
+    fn take_room(&mut self) {
+        if self.codec.out.capacity() == 0 {
+            self.codec.out = ROOMS.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+    }
+
+    /// Leaves it to other connections when nothing is under way.
+    fn give_room(&mut self) {
+        let frames = &mut self.codec.out;
+        if !self.streams.is_empty() || !frames.is_empty() || frames.capacity() == 0 {
+            return;
+        }
+        let room = std::mem::take(frames);
+        if room.capacity() <= ROOM_KEPT {
+            ROOMS.with_borrow_mut(|rooms| {
+                if rooms.len() < ROOMS_KEPT {
+                    rooms.push(room);
+                }
+            });
+        }
+    }
+
+    /// Gives back the room that a busy time took.
+    fn rest(&mut self) {
+        self.codec.rest();
+        self.streams.shrink_to(4);
+        self.turns.shrink_to(4);
+        self.flushing.shrink_to(4);
+        self.out.rest();
     }
 
     fn holds_back(&mut self) -> bool {
@@ -444,8 +484,10 @@ impl State {
         let arrived = request::read(self.codec.list(), &site.head, end);
         let stream = Rc::new(Stream::new(id, mux.clone(), end));
         self.streams.push(stream.clone());
-        let connection = connection.clone();
-        net::spawn(async move { journey::stream(&connection, stream, arrived).await });
+        let request = slot::request::<OfStream>((connection.clone(), stream, arrived));
+        net::spawn(async move {
+            request.await;
+        });
     }
 
     fn lose(&mut self, id: u32) {
@@ -512,6 +554,11 @@ impl State {
         if size == 0 && outbox.len() > 0 {
             return false;
         }
+        if !outbox.load(size) {
+            drop(outbox);
+            stream.wake();
+            return false;
+        }
         let is_last = outbox.ends && size == outbox.len();
         let trailers = if is_last { outbox.trailers.take() } else { None };
         let ends = is_last && trailers.is_none();
@@ -570,6 +617,14 @@ impl State {
         push_frames(&mut self.codec, &mut self.out);
         self.out.poll_flush(cx, &connection.stream)
     }
+}
+
+/// Empty room for frames that a worker keeps: so many vectors, of so many bytes at most.
+const ROOMS_KEPT: usize = 32;
+const ROOM_KEPT: usize = 32 * 1024;
+
+thread_local! {
+    static ROOMS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Moves frames that the codec has made to the queue.

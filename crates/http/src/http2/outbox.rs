@@ -1,6 +1,9 @@
 //! An answer's body on its way to the frames: a bounded queue per stream.
+//!
+//! A file is read when its turn to be sent has come and not before: many streams that wait hold no
+//! copies of files, and what was read is still in the processor's cache when it is sent.
 
-use net::{Block, Data, OutQueue};
+use net::{Block, Data, FileRange, OutQueue};
 use rustix::io::pread;
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +24,8 @@ pub(super) struct Outbox {
     pub(super) trailers: Option<Vec<u8>>,
     /// The last frame was made.
     pub(super) is_over: bool,
+    /// What reading a file has met with; nothing is sent any more.
+    failed: Option<io::Error>,
 }
 
 impl Outbox {
@@ -34,34 +39,43 @@ impl Outbox {
         self.bytes
     }
 
-    /// Moves from `out` what there is room for; files are read, for they are cut into frames.
+    /// Moves from `out` what there is room for.
     ///
     /// # Errors
-    /// A file that cannot be read, or is shorter than announced.
+    /// A file that could not be read, or was shorter than announced, told once.
     pub(super) fn fill(&mut self, out: &mut OutQueue) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         while self.bytes < ROOM {
-            let Some(data) = out.pop(READ) else { break };
-            let data = match data {
-                Data::File(range) => {
-                    let mut block = Block::lend(range.length as usize);
-                    let room = range.length as usize;
-                    while block.len() < room {
-                        let at = range.offset + block.len() as u64;
-                        let wanted = room - block.len();
-                        let n = pread(&range.file, &mut block.spare()[..wanted], at)?;
-                        if n == 0 {
-                            return Err(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        block.advance(n);
-                    }
-                    Data::from(block)
-                }
-                memory => memory,
-            };
+            let Some(mut data) = out.pop(READ) else { break };
+            // Its turn comes when many others had theirs: big buffers are for them.
+            data.compact();
             self.bytes += data.len();
             self.pieces.push_back(data);
         }
         Ok(())
+    }
+
+    /// Has the next `size` bytes in memory; false when that failed, which [`Outbox::fill`] tells.
+    pub(super) fn load(&mut self, size: u64) -> bool {
+        let mut ahead = 0;
+        for data in &mut self.pieces {
+            if ahead >= size {
+                break;
+            }
+            ahead += data.len();
+            let Data::File(range) = data else { continue };
+            match read(range) {
+                Ok(block) => *data = Data::from(block),
+                Err(error) => {
+                    self.clear();
+                    self.failed = Some(error);
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Takes the next bytes, at most `size`, as pieces.
@@ -86,5 +100,64 @@ impl Outbox {
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         *self = Outbox { is_over: true, ..Outbox::default() };
+    }
+}
+
+/// The bytes of a part of a file, all of them.
+fn read(range: &FileRange) -> io::Result<Block> {
+    let length = range.length as usize;
+    let mut block = Block::lend(length);
+    while block.len() < length {
+        let at = range.offset + block.len() as u64;
+        let wanted = length - block.len();
+        let n = pread(&range.file, &mut block.spare()[..wanted], at)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        block.advance(n);
+    }
+    Ok(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use std::rc::Rc;
+
+    #[test]
+    fn a_file_is_read_in_its_turn_and_what_went_wrong_is_told() {
+        let file = Rc::new(memfd_create("outbox", MemfdFlags::CLOEXEC).unwrap());
+        rustix::io::pwrite(&*file, &[b'f'; 40_000], 0).unwrap();
+        let mut out = OutQueue::new();
+        out.push(&b"head"[..]);
+        out.push(FileRange { file: file.clone(), offset: 0, length: 40_000 });
+        let mut outbox = Outbox::default();
+        outbox.fill(&mut out).unwrap();
+        assert_eq!((outbox.len(), out.len_bytes()), (40_004, 0));
+        let files = |outbox: &Outbox| {
+            outbox.pieces.iter().filter(|data| matches!(data, Data::File(_))).count()
+        };
+        assert!(outbox.load(4) && files(&outbox) == 2, "nothing of the file is due");
+        assert!(outbox.load(10) && files(&outbox) == 1, "one part of it is due");
+        let mut taken = Vec::new();
+        outbox.take(10, |data| taken.extend_from_slice(data.bytes()));
+        assert_eq!(taken, b"headffffff");
+        ftruncate(&*file, 33_000).unwrap();
+        assert!(!outbox.load(40_000) && !outbox.has_work());
+        let error = outbox.fill(&mut out).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_small_body_does_not_keep_a_big_buffer() {
+        let mut block = Block::lend(32 << 10);
+        block.append(b"small");
+        let mut out = OutQueue::new();
+        out.push(block);
+        let mut outbox = Outbox::default();
+        outbox.fill(&mut out).unwrap();
+        let Some(Data::Memory(chunk)) = outbox.pieces.front() else { unreachable!() };
+        assert!(chunk.capacity() <= 1024 && **chunk == *b"small");
     }
 }

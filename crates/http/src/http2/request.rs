@@ -4,6 +4,7 @@
 //! then the fields. What is wrong is remembered, and told once there is an exchange to tell it
 //! with; the first fault counts, and its words are nginx's.
 
+use crate::head;
 use crate::headers::{Headers, span};
 use crate::settings::HeadLimits;
 use session::log::Bytes;
@@ -66,7 +67,7 @@ pub(crate) fn read(list: &HeaderList, limits: &HeadLimits, ended: bool) -> Arriv
         pseudo: Pseudo::default(),
         arena: Arena::new(),
         line: None,
-        fields: Vec::with_capacity(list.len() + 1),
+        fields: head::lend_fields(),
         cookies: None,
         count: 0,
         dropped: Vec::new(),
@@ -80,8 +81,10 @@ pub(crate) fn read(list: &HeaderList, limits: &HeadLimits, ended: bool) -> Arriv
         // For the log of a request that is none.
         reader.begin_fields().ok();
     }
+    let headers = Headers::from_codec(&reader.fields, 0);
+    head::return_fields(reader.fields);
     Arrived {
-        headers: Headers::from_codec(&reader.fields, 0),
+        headers,
         arena: reader.arena,
         line: reader.line,
         host,
@@ -147,7 +150,7 @@ impl<'a> Reader<'a> {
                 _ => is_usual = false,
             }
         }
-        if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        if memchr::memchr3(0, b'\r', b'\n', value).is_some() {
             return bad(format!(
                 "client sent header \"{}\" with invalid value: \"{}\"",
                 Bytes(name),

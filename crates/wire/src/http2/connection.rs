@@ -142,6 +142,9 @@ const FREE_OVERHEAD: u64 = 1 << 20;
 /// CONTINUATION frames without a byte, per block.
 const EMPTY_CONTINUATIONS: u32 = 16;
 
+/// Bytes for which each of its buffers keeps room while a connection rests.
+const RESTING: usize = 1024;
+
 /// One side of a connection.
 pub struct Connection {
     role: Role,
@@ -267,6 +270,16 @@ impl Connection {
     /// True within a frame or a header block.
     pub fn is_within_frame(&self) -> bool {
         self.stage != Stage::Head || !self.held.is_empty() || self.block.is_some()
+    }
+
+    /// Gives back the room that a busy time took, but for that of `out`, which is the caller's.
+    pub fn rest(&mut self) {
+        let vectors = [&mut self.held, &mut self.list.text];
+        for bytes in vectors.into_iter().filter(|bytes| bytes.capacity() > RESTING) {
+            bytes.shrink_to(RESTING);
+        }
+        self.decoder.rest();
+        self.streams.rest();
     }
 
     /// Streams that are open.

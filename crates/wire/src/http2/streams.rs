@@ -82,6 +82,11 @@ impl Streams {
         self.reset.contains(&id)
     }
 
+    /// Gives back the room that streams took which are closed.
+    pub(super) fn rest(&mut self) {
+        self.list.shrink_to(4);
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
         self.list.iter_mut()
     }
