@@ -6,7 +6,7 @@
 //! them opens the tickets of all others; a new key for each period bounds what one key seals.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -34,6 +34,8 @@ pub(super) struct Tickets {
     /// Sessions of another server, with other rules, are not ours.
     context: Vec<u8>,
     lifetime_s: u32,
+    /// The key that was used last: it is made of its secret once and not for each ticket.
+    last: Mutex<Option<Arc<Key>>>,
 }
 
 impl fmt::Debug for Tickets {
@@ -76,36 +78,55 @@ impl Tickets {
             // Now, in the master, and not after the fork.
             secret();
         }
-        Arc::new(Tickets { keys, context, lifetime_s })
+        Arc::new(Tickets { keys, context, lifetime_s, last: Mutex::new(None) })
+    }
+
+    /// The key of this name, which `make` makes of its secret.
+    fn named(
+        &self,
+        name: [u8; NAME],
+        make: impl FnOnce([u8; NAME]) -> Option<Key>,
+    ) -> Option<Arc<Key>> {
+        // Nothing panics while the lock is held, and a worker has one thread.
+        let mut last = self.last.lock().ok()?;
+        if let Some(known) = &*last
+            && known.name == name
+        {
+            return Some(known.clone());
+        }
+        let key = Arc::new(make(name)?);
+        *last = Some(key.clone());
+        Some(key)
     }
 
     /// The key of one period of the process's secret.
-    fn of_period(&self, period: u64) -> Option<Key> {
+    fn of_period(&self, period: u64) -> Option<Arc<Key>> {
         let mut name = [0; NAME];
         name[8..].copy_from_slice(&period.to_be_bytes());
-        key(name, &secret().0, &name)
+        self.named(name, |name| key(name, &secret().0, &name))
     }
 
     fn period(&self) -> u64 {
         now().saturating_sub(secret().1) / u64::from(self.lifetime_s.max(1))
     }
 
-    fn given(bytes: &[u8]) -> Option<Key> {
-        let (name, secret) = bytes.split_at_checked(NAME)?;
-        key(name.try_into().ok()?, secret, b"ticket")
+    /// The key of a file; of two files with one name it is the first that counts.
+    fn given(&self, bytes: &[u8]) -> Option<Arc<Key>> {
+        let (name, secret) = bytes.split_first_chunk::<NAME>()?;
+        self.named(*name, |name| key(name, secret, b"ticket"))
     }
 
-    fn sealing(&self) -> Option<Key> {
+    fn sealing(&self) -> Option<Arc<Key>> {
         match &self.keys {
-            Keys::Given(all) => Tickets::given(all.first()?),
+            Keys::Given(all) => self.given(all.first()?),
             Keys::Own => self.of_period(self.period()),
         }
     }
 
-    fn opening(&self, name: &[u8]) -> Option<Key> {
+    fn opening(&self, name: &[u8]) -> Option<Arc<Key>> {
         match &self.keys {
             Keys::Given(all) => {
-                all.iter().find(|one| one.starts_with(name)).and_then(|one| Tickets::given(one))
+                all.iter().find(|one| one.starts_with(name)).and_then(|one| self.given(one))
             }
             Keys::Own => {
                 let period = u64::from_be_bytes(name.get(8..)?.try_into().ok()?);
