@@ -30,6 +30,10 @@ plain! {
         /// How often the peer was marked down, by whomever.
         pub(crate) downs: u32,
         pub(crate) unused: u32,
+        /// Since when it is ill, ejected or out for its failures; 0 when it is not.
+        pub(crate) out_since_ms: u64,
+        /// For how long it was so before.
+        pub(crate) out_ms: u64,
     }
 }
 
@@ -61,6 +65,32 @@ impl State<'_> {
             self.checks[peer as usize].taken_out += 1;
         }
         self.change(peer, |peer| peer.set_health(health));
+    }
+
+    /// For how many milliseconds a peer was ill, ejected or out for its failures until `now_ms`,
+    /// and since when it is so now.
+    pub fn downtime_ms(&self, peer: PeerIndex, now_ms: u64) -> (u64, Option<u64>) {
+        let Some(checks) = self.checks.get(peer as usize) else { return (0, None) };
+        match checks.out_since_ms {
+            0 => (checks.out_ms, None),
+            since => (checks.out_ms + now_ms.saturating_sub(since), Some(since)),
+        }
+    }
+
+    /// Keeps account of the times in which a peer is out, after an event that may change it.
+    pub(crate) fn note_outage(&mut self, peer: PeerIndex) {
+        let now_ms = self.head.clock_ms.max(1);
+        let subject = &self.peers[peer as usize];
+        let is_out = subject.has_failed() || subject.is_unwell();
+        let checks = &mut self.checks[peer as usize];
+        match (checks.out_since_ms, is_out) {
+            (0, true) => checks.out_since_ms = now_ms,
+            (since, false) if since > 0 => {
+                checks.out_ms += now_ms.saturating_sub(since);
+                checks.out_since_ms = 0;
+            }
+            _ => {}
+        }
     }
 
     /// What the checks of all peers came to.

@@ -3,7 +3,7 @@
 //! As `least_time last_byte inflight`, but every millisecond counts: peers of about the same speed
 //! do not take turns, and no time is too long to be compared.
 
-use crate::least_time::{Expectation, pick_by};
+use crate::least_time::{Expectation, pick_by, rebuild, settle};
 use crate::method::{Method, USUAL};
 use crate::times::{Timing, Until};
 
@@ -16,5 +16,7 @@ pub static METHOD: Method = Method {
     draws: true,
     slow_start: true,
     pick: |state, turn, tried| pick_by(state, turn, tried, Expectation::Exact),
+    settle,
+    rebuild,
     ..USUAL
 };

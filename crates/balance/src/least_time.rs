@@ -6,11 +6,13 @@
 //! The time of a peer that was left alone halves with every `fail_timeout`, so that it is tried
 //! again. With `inflight` the average over the requests under way counts when it is worse.
 //!
-//! The tier is walked, up to [`SCANNED`] peers; of a larger one as many are drawn.
+//! The tier is walked, up to [`SCANNED`] peers; of a larger one [`DRAWN`] are drawn, which stand in
+//! round robin besides, for requests that drew none that can be used.
 
 use crate::ask::Turn;
 use crate::method::{Method, USUAL};
 use crate::peer::Peer;
+use crate::round_robin;
 use crate::slow_start::{growth, weight_in_parts};
 use crate::state::{PeerIndex, State};
 use crate::times::{Times, Timing, Until};
@@ -24,6 +26,8 @@ pub static HEADER: Method = Method {
     draws: true,
     slow_start: true,
     pick,
+    settle,
+    rebuild,
     ..USUAL
 };
 
@@ -35,6 +39,8 @@ pub static LAST_BYTE: Method = Method {
     draws: true,
     slow_start: true,
     pick,
+    settle,
+    rebuild,
     ..USUAL
 };
 
@@ -46,6 +52,8 @@ pub static HEADER_INFLIGHT: Method = Method {
     draws: true,
     slow_start: true,
     pick,
+    settle,
+    rebuild,
     ..USUAL
 };
 
@@ -57,11 +65,16 @@ pub static LAST_BYTE_INFLIGHT: Method = Method {
     draws: true,
     slow_start: true,
     pick,
+    settle,
+    rebuild,
     ..USUAL
 };
 
-/// So many peers are looked at in a pick.
+/// Tiers up to this size are walked.
 const SCANNED: u32 = 256;
+
+/// So many peers of a larger tier are drawn for a pick.
+const DRAWN: u32 = 32;
 
 /// Times beyond this are equally bad.
 const WORST_MS: u64 = 5_000;
@@ -85,7 +98,7 @@ fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<Pee
 pub(crate) fn pick_by(
     state: &mut State<'_>,
     turn: &Turn<'_>,
-    tried: &Tried,
+    tried: &mut Tried,
     how: Expectation,
 ) -> Option<PeerIndex> {
     let tier = &state.head.tiers[turn.tier];
@@ -95,9 +108,20 @@ pub(crate) fn pick_by(
         return among(state, turn, tried, how, all);
     }
     let drawn = |n| first + turn.draw(n, count.into()) as u32;
-    // Nobody that was drawn can be used: nearly all are down, and the others must be found.
-    among(state, turn, tried, how, (0..SCANNED).map(drawn))
-        .or_else(|| among(state, turn, tried, how, all))
+    among(state, turn, tried, how, (0..DRAWN).map(drawn))
+        .or_else(|| round_robin::pick(state, turn, tried))
+}
+
+pub(crate) fn settle(state: &mut State<'_>, peer: PeerIndex) {
+    if state.head.tiers[state.tier_of(peer)].count > SCANNED {
+        round_robin::settle(state, peer);
+    }
+}
+
+pub(crate) fn rebuild(state: &mut State<'_>, tier: usize) {
+    if state.head.tiers[tier].count > SCANNED {
+        round_robin::rebuild(state, tier);
+    }
 }
 
 fn among(

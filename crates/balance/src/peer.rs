@@ -241,6 +241,16 @@ impl Peer {
         self.is_down() || self.is_vacant() || self.health & OUT != 0
     }
 
+    /// Whether as many of its requests failed as may. It is on trial when its time is over.
+    pub fn has_failed(&self) -> bool {
+        self.max_fails != 0 && self.fails >= self.max_fails
+    }
+
+    /// Whether checks, or what others did better, keep it out.
+    pub(crate) fn is_unwell(&self) -> bool {
+        self.health & OUT != 0
+    }
+
     /// What active checks say of it.
     pub fn health(&self) -> Health {
         match self.health & (ILL | AWAITED) {

@@ -4,12 +4,10 @@
 //! next. Bids are weighted by `-weight / ln(x)` with x drawn from key and name, so that shares
 //! follow the weights exactly (Wang and Ravishankar).
 //!
-//! Asking everybody costs as many steps as there are peers. So keys are first dealt into 65,536
-//! lots, and in a group of more than [`ASKED`] peers the best bidders of a lot are remembered
-//! from the first time that it was asked for. When all of these cannot be used, the request takes
-//! its turn like any other.
-
-use std::cell::OnceCell;
+//! Asking everybody costs as many steps as there are peers. In a group of more than [`ASKED`]
+//! peers these are dealt by their names into [`HOUSES`]; the houses bid with the weight of all
+//! their peers, and then those of the best house. Shares stay exact, and about twice as many keys
+//! move as must: some of the others leave the house whose weight has changed.
 
 use crate::ask::{Turn, mix};
 use crate::index::{Roll, Table};
@@ -32,86 +30,111 @@ pub static METHOD: Method = Method {
 };
 
 /// Up to so many peers are asked in each pick.
-const ASKED: usize = 64;
+const ASKED: usize = 512;
 
-/// Lots that keys are dealt into.
-const LOTS: u64 = 1 << 16;
+/// Houses of a larger group.
+const HOUSES: usize = 128;
 
-/// How many bidders of a lot are remembered.
-const RANKS: usize = 4;
+/// So many houses without any usable peer are passed by.
+const PASSED: usize = 8;
 
 fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
     let Some(Table::Rendezvous(seeds)) = turn.table.filter(|_| !turn.key.is_empty()) else {
         return round_robin::pick(state, turn, tried);
     };
-    let lot = turn.key.wide() % LOTS;
-    let best = match seeds.ranks.get(lot as usize) {
-        Some(ranks) => {
-            let ranks = ranks.get_or_init(|| seeds.best_of(lot));
-            ranks.iter().copied().find(|peer| state.admits(*peer, turn, tried))
-        }
-        None => seeds.best(lot, |peer| state.admits(peer, turn, tried)),
-    };
+    let best = seeds.best(turn.key.wide(), |peer| state.admits(peer, turn, tried));
     best.or_else(|| round_robin::pick(state, turn, tried))
+}
+
+/// Who bids, and with what: what its name comes to, and its weight.
+#[derive(Clone, Copy, Debug)]
+struct Bidder {
+    peer: PeerIndex,
+    seed: u64,
+    weight: f64,
 }
 
 /// The bidders of one tier.
 #[derive(Clone, Debug)]
 pub(crate) struct Seeds {
-    first: PeerIndex,
-    /// By peer: what its name comes to, and its weight.
-    bidders: Box<[(u64, f64)]>,
+    /// The peers; in a large tier those of each house stand together.
+    bidders: Box<[Bidder]>,
     /// All weights are the same, and bids need not be weighted.
     equal: bool,
-    /// By lot: the best bidders. Empty for a small tier.
-    ranks: Box<[OnceCell<[PeerIndex; RANKS]>]>,
+    /// By house of a large tier: where its peers end, and their weight.
+    houses: Box<[(usize, f64)]>,
 }
 
 impl Seeds {
     fn table(roll: &Roll<'_>) -> Table {
-        let bidder =
-            |(peer, weight): (PeerIndex, &u32)| (seed_of((roll.name)(peer)), f64::from(*weight));
-        let bidders = (roll.first..).zip(roll.weights).map(bidder).collect();
+        let bidder = |(peer, weight): (PeerIndex, &u32)| {
+            let seed = seed_of((roll.name)(peer));
+            Bidder { peer, seed, weight: f64::from(*weight) }
+        };
+        let mut bidders: Vec<Bidder> = (roll.first..).zip(roll.weights).map(bidder).collect();
         let equal = roll.weights.windows(2).all(|pair| pair[0] == pair[1]);
-        let mut seeds = Seeds { first: roll.first, bidders, equal, ranks: Box::default() };
-        if seeds.bidders.len() > ASKED {
-            seeds.ranks = vec![OnceCell::new(); LOTS as usize].into();
-        }
-        Table::Rendezvous(seeds)
-    }
-
-    /// What each peer bids for a lot.
-    fn bids(&self, lot: u64) -> impl Iterator<Item = (PeerIndex, f64)> + '_ {
-        let lot = mix(lot);
-        (self.first..).zip(&self.bidders).map(move |(peer, (seed, weight))| {
-            // 53 bits are what a double holds; half a step keeps the logarithm below 0.
-            let drawn = (mix(seed ^ lot) >> 11) as f64 + 0.5;
-            if self.equal {
-                return (peer, drawn);
-            }
-            (peer, -weight / (drawn / (1u64 << 53) as f64).ln())
-        })
-    }
-
-    fn best(&self, lot: u64, admits: impl Fn(PeerIndex) -> bool) -> Option<PeerIndex> {
-        let mut best: Option<(PeerIndex, f64)> = None;
-        for (peer, bid) in self.bids(lot) {
-            if best.is_none_or(|(_, most)| bid > most) && admits(peer) {
-                best = Some((peer, bid));
+        let mut houses = Vec::new();
+        if bidders.len() > ASKED {
+            let house_of = |bidder: &Bidder| mix(bidder.seed) as usize % HOUSES;
+            bidders.sort_by_key(house_of);
+            let mut from = 0;
+            for house in 0..HOUSES {
+                let end = bidders.partition_point(|bidder| house_of(bidder) <= house);
+                let weight = bidders[from..end].iter().map(|bidder| bidder.weight).sum();
+                houses.push((end, weight));
+                from = end;
             }
         }
-        best.map(|(peer, _)| peer)
+        Table::Rendezvous(Seeds { bidders: bidders.into(), equal, houses: houses.into() })
     }
 
-    fn best_of(&self, lot: u64) -> [PeerIndex; RANKS] {
-        let mut ranks = [(self.first, f64::NEG_INFINITY); RANKS];
-        for (peer, bid) in self.bids(lot) {
-            if bid > ranks[RANKS - 1].1 {
-                let at = ranks.partition_point(|(_, other)| *other >= bid);
-                ranks[at..].rotate_right(1);
-                ranks[at] = (peer, bid);
+    /// The best of those that are admitted.
+    fn best(&self, key: u64, admits: impl Fn(PeerIndex) -> bool) -> Option<PeerIndex> {
+        if self.houses.is_empty() {
+            return best_of(&self.bidders, self.equal, key, &admits);
+        }
+        let mut bids = [f64::NEG_INFINITY; HOUSES];
+        for (house, (bid, (_, weight))) in bids.iter_mut().zip(&self.houses).enumerate() {
+            if *weight > 0.0 {
+                *bid = weighted(*weight, drawn(house as u64, key));
             }
         }
-        ranks.map(|(peer, _)| peer)
+        for _ in 0..PASSED {
+            let best = (0..HOUSES).max_by(|a, b| bids[*a].total_cmp(&bids[*b]))?;
+            let from = best.checked_sub(1).map_or(0, |before| self.houses[before].0);
+            let peers = &self.bidders[from..self.houses[best].0];
+            if let Some(peer) = best_of(peers, self.equal, key, &admits) {
+                return Some(peer);
+            }
+            bids[best] = f64::NEG_INFINITY;
+        }
+        None
     }
+}
+
+fn best_of(
+    bidders: &[Bidder],
+    equal: bool,
+    key: u64,
+    admits: &impl Fn(PeerIndex) -> bool,
+) -> Option<PeerIndex> {
+    let mut best: Option<(PeerIndex, f64)> = None;
+    for Bidder { peer, seed, weight } in bidders {
+        let drawn = drawn(*seed, key);
+        let bid = if equal { drawn } else { weighted(*weight, drawn) };
+        if best.is_none_or(|(_, most)| bid > most) && admits(*peer) {
+            best = Some((*peer, bid));
+        }
+    }
+    best.map(|(peer, _)| peer)
+}
+
+/// A number between 0 and 1, neither of them included.
+fn drawn(seed: u64, key: u64) -> f64 {
+    // 53 bits are what a double holds; half a step keeps the logarithm below 0.
+    ((mix(seed ^ mix(key)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+}
+
+fn weighted(weight: f64, drawn: f64) -> f64 {
+    -weight / drawn.ln()
 }

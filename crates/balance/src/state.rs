@@ -299,6 +299,11 @@ impl State<'_> {
         }
     }
 
+    /// Tells the time to events that have none of their own, in milliseconds.
+    pub fn tell_time(&mut self, now_ms: u64) {
+        self.head.clock_ms = self.head.clock_ms.max(now_ms);
+    }
+
     /// A request at `peer` ended, and not by the peer's fault.
     pub fn done(&mut self, peer: PeerIndex) {
         if let Some(index) = self.known(peer) {
@@ -308,6 +313,7 @@ impl State<'_> {
             self.uncount(peer);
             if self.peers[index].done() {
                 self.start_slowly(peer);
+                self.note_outage(peer);
             }
             self.bound_timed(peer);
             (self.method().settle)(self, peer);
@@ -321,6 +327,7 @@ impl State<'_> {
             && self.peers[index].proved()
         {
             self.start_slowly(peer);
+            self.note_outage(peer);
         }
     }
 
@@ -335,6 +342,7 @@ impl State<'_> {
         self.head.clock = self.head.clock.max(now);
         self.uncount(peer);
         let verdict = self.peers[index].failed(self.head.clock);
+        self.note_outage(peer);
         self.bound_timed(peer);
         (self.method().settle)(self, peer);
         verdict
@@ -372,6 +380,7 @@ impl State<'_> {
         let Some(index) = self.known(peer) else { return };
         let before = self.peers[index];
         change(&mut self.peers[index]);
+        self.note_outage(peer);
         self.note_marks(peer, before.is_in(), before.is_marked_down());
         let tier = self.tier_of(peer);
         let weight_in = &mut self.head.tiers[tier].weight_in;

@@ -99,6 +99,25 @@ fn a_budget_bounds_retries() {
 }
 
 #[test]
+fn a_zone_gives_all_workers_one_budget() {
+    let (a, b) = (Backend::with(|_| Answer::close()), Backend::named("b"));
+    let rows: String = [&a, &b]
+        .map(|backend| format!("server 127.0.0.1:{} max_fails=0;", backend.port()))
+        .concat();
+    let config = Config::http(&format!(
+        "upstream u {{ zone u 64k; retry_budget 0 burst=3; {rows} }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; add_header X-Worker $pid always;
+             location / {{ proxy_pass http://u; }} }}"
+    ));
+    let server = Server::start(config.main("worker_processes 2;"));
+    let responses: Vec<_> = (0..20).map(|_| server.get("/")).collect();
+    let workers = responses.iter().filter_map(|r| r.header("X-Worker").map(str::to_owned));
+    assert_eq!(workers.collect::<std::collections::BTreeSet<_>>().len(), 2);
+    // Ten of twenty meet the bad one first.
+    assert_eq!(responses.iter().filter(|response| response.status == 502).count(), 7);
+}
+
+#[test]
 fn requests_under_way_are_bounded() {
     let gate = Gate::new();
     let held = gate.clone();

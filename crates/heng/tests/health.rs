@@ -116,6 +116,16 @@ fn an_answer_must_match() {
         ("header X-State = calm;", Answer::text("").header("X-State", "calm"), true),
         ("header X-State = calm;", Answer::text("").header("X-State", "wild"), false),
         ("header X-State ~ ^c;", Answer::status(500).header("X-State", "calm"), true),
+        ("header X-State !~ ^w;", Answer::text("").header("X-State", "wild"), false),
+        ("header X-State != wild;", Answer::text("").header("X-State", "calm"), true),
+        (
+            "status 200; require $upstream_http_x_state ${upstream_cookie_s};",
+            Answer::text("").header("X-State", "calm").header("Set-Cookie", "s=1; Secure"),
+            true,
+        ),
+        ("require $upstream_http_x_state;", Answer::text("").header("X-State", "0"), false),
+        ("require $upstream_http_x_state;", Answer::status(404).header("X-State", "1"), true),
+        ("require $upstream_cookie_s;", Answer::text("").header("X-State", "calm"), false),
         ("body ~ 'all.*well';", Answer::text("all is well"), true),
         ("body ~ 'all.*well';", Answer::text("all is ill"), false),
         ("body !~ ill;", Answer::text("all is ill").chunked(), false),
@@ -302,6 +312,18 @@ fn faults_of_the_configuration() {
             "upstream u {{ {inside} }} match bytes {{ send x; }}
              server {{ listen 127.0.0.1:%%PORT_0%%;
                  location / {{ proxy_pass http://u; {location} }} }}"
+        );
+        let outcome = Server::check(Config::http(&text));
+        assert!(outcome.stderr.contains(expected), "{expected}: {}", outcome.stderr);
+    }
+    for (variable, expected) in [
+        ("$remote_addr", "\"$remote_addr\" says nothing of the answer to a check"),
+        ("upstream_status", "invalid variable \"upstream_status\""),
+    ] {
+        let text = format!(
+            "match m {{ require {variable}; }} upstream u {{ zone u 64k; server 127.0.0.1:1; }}
+             server {{ listen 127.0.0.1:%%PORT_0%%;
+                 location / {{ proxy_pass http://u; health_check match=m; }} }}"
         );
         let outcome = Server::check(Config::http(&text));
         assert!(outcome.stderr.contains(expected), "{expected}: {}", outcome.stderr);

@@ -126,7 +126,8 @@ fn sessions_of_backups_end_when_a_server_is_up_again() {
 
 /// An API beside a `stream` block.
 const API: &str = "http { access_log off;
-    server { listen 127.0.0.1:%%PORT_1%%; location /api { api write=on; } } }";
+    server { listen 127.0.0.1:%%PORT_1%%;
+        location /api { api write=on; allow 127.0.0.1; deny all; } } }";
 
 #[track_caller]
 fn change(server: &Server, engine: &str, id: u32, body: &str) {

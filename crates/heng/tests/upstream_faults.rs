@@ -17,6 +17,38 @@ const MISDEEDS: [fn() -> Answer; 7] = [
     Answer::silence,
 ];
 
+/// Ways to choose; the first ones are tried in a short run too.
+const METHODS: &[&str] = &[
+    "",
+    "least_conn;",
+    "hash $request_uri consistent;",
+    "random two;",
+    "balance roundrobin;",
+    "balance uri; hash_type consistent;",
+    "balance static-rr;",
+    "balance leastconn;",
+    "balance uri;",
+    "hash $request_uri;",
+    "hash $request_uri maglev;",
+    "hash $request_uri rendezvous;",
+    "hash $request_uri consistent; hash_balance_factor 150;",
+    "ip_hash;",
+    "random;",
+    "least_time header;",
+    "least_time last_byte inflight;",
+    "fair;",
+    "wlc;",
+    "sed;",
+    "nq;",
+    "sh port;",
+    "sticky cookie who;",
+    "queue 10;",
+];
+
+fn is_long() -> bool {
+    std::env::var("HENG_LONG_TESTS").is_ok_and(|value| value == "1")
+}
+
 fn group(method: &str, backends: &[&Backend]) -> Config {
     let rows: String = backends
         .iter()
@@ -70,7 +102,8 @@ fn more(served: &AtomicUsize, count: usize) {
 
 #[test]
 fn no_get_fails_while_a_healthy_server_is_left() {
-    for method in ["", "least_conn;", "hash $request_uri consistent;", "random two;"] {
+    let methods: &[&str] = if is_long() { METHODS } else { &METHODS[..6] };
+    for method in methods {
         let deed = Arc::new(AtomicUsize::new(0));
         let own = deed.clone();
         let bad = Backend::with(move |_| MISDEEDS[own.load(Ordering::Relaxed)]());
@@ -117,6 +150,42 @@ fn a_frozen_server_costs_one_time_limit_and_comes_back() {
     processes.iter().for_each(|pid| signal(*pid, Signal::CONT));
     assert_eq!(slow, 1, "it rests after the first time limit");
     server.wait_until("it is asked again", || client.get("/").text() == "frozen");
+}
+
+#[test]
+fn a_server_that_fails_rests_and_returns_within_its_times() {
+    let mut bad = Backend::named("bad");
+    let good = Backend::named("good");
+    let server = Server::start(Config::http(&format!(
+        "upstream u {{ zone u 64k; server 127.0.0.1:{} max_fails=2 fail_timeout=2s;
+             server 127.0.0.1:{}; }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; keepalive_requests 1000000;
+             location / {{ proxy_pass http://u; proxy_http_version 1.0;
+                 add_header X-Asked $upstream_addr always; }} }}",
+        bad.port(),
+        good.port(),
+    )));
+    let mut client = server.connect();
+    let address = format!("127.0.0.1:{}", bad.port());
+    let mut asks = || {
+        let response = client.get("/").expect(200);
+        response.header("X-Asked").is_some_and(|asked| asked.contains(&address))
+    };
+    bad.down();
+    // Two failures, and none more.
+    let failed = (0..50).filter(|_| asks()).count();
+    assert_eq!(failed, 2);
+    let rests_from = Instant::now();
+    bad.up();
+    while !asks() {
+        assert!(rests_from.elapsed() < Duration::from_secs(5), "it does not return");
+    }
+    // Seconds are whole: two of them are more than one and at most three.
+    let rested = rests_from.elapsed();
+    assert!(rested >= Duration::from_secs(1), "it returned after {rested:?}");
+    assert!(rested <= Duration::from_millis(3_500), "it returned after {rested:?}");
+    // It works, so it has its share again.
+    assert_eq!((0..20).filter(|_| asks()).count(), 10);
 }
 
 #[test]
@@ -180,7 +249,7 @@ fn limits_are_exact_after_many_reloads() {
     holding.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
     gate.wait_arrived(1);
     let failed = load(server.port(0), 1, |served| {
-        for _ in 0..20 {
+        for _ in 0..if is_long() { 100 } else { 20 } {
             server.reload();
             more(served, 5);
         }

@@ -54,8 +54,9 @@ pub static API: Directive<bool> = Directive::new("api", &[LOCATION], read_api)
          `http/upstreams/NAME/servers` adds one, `PATCH` and `DELETE` on \
          `http/upstreams/NAME/servers/ID` change and remove it, and `DELETE` on \
          `http/upstreams/NAME` forgets what was counted. Changes reach all workers at once and \
-         outlive reloads. Whoever can write decides where requests go, so the location must say \
-         who may: with `allow` and `deny`, or with `auth_basic`.",
+         outlive reloads. `http/upstreams/NAME/servers/ID/timeline` tells the last events of a \
+         server: when its state changed, how and why. Whoever can write decides where requests \
+         go, so the location must say who may: with `allow` and `deny`, or with `auth_basic`.",
     )
     .example("location /api {\n    api write=on;\n    allow 127.0.0.1;\n    deny all;\n}");
 

@@ -13,6 +13,7 @@ use crate::book::Statistics;
 use crate::group::{Group, Member};
 use crate::home::{Home, Shared};
 use crate::records::{Origin, Record};
+use crate::timeline::{Event, What};
 
 thread_local! {
     static GROUPS: RefCell<Vec<(&'static str, Weak<Group>)>> = const { RefCell::new(Vec::new()) };
@@ -68,6 +69,13 @@ pub struct Status {
     pub checks: Checks,
     /// What requests did there.
     pub statistics: Statistics,
+    /// Milliseconds for which it was ill, ejected or out for its failures, and when the present
+    /// one of these times began: milliseconds since 1970.
+    pub downtime_ms: u64,
+    /// See `downtime_ms`.
+    pub down_since_ms: Option<u64>,
+    /// The service of the name that it comes from.
+    pub service: Option<Box<str>>,
 }
 
 /// What an operator changes; nothing stays as it is.
@@ -111,6 +119,10 @@ impl Group {
     pub fn status(&self, now_s: u64) -> Vec<Status> {
         self.refresh();
         let peers = self.peers();
+        let now_ms = net::now();
+        let (seconds, ms) = net::wall();
+        let wall_ms = seconds * 1000 + u64::from(ms);
+        let service_of = |line: u64| self.names.get()?.line(line)?.service.as_deref();
         let live = &mut *self.live();
         let mut list = Vec::new();
         let mut read = |state: &mut State<'_>, shared: Option<&Shared>| {
@@ -120,8 +132,17 @@ impl Group {
                 }
                 let Some(now) = state.peers().get(place as usize) else { continue };
                 let record = shared.and_then(|shared| shared.book.read(place));
+                let (downtime_ms, since_ms) = state.downtime_ms(place, now_ms);
+                let ago = |since_ms: u64| wall_ms.saturating_sub(now_ms.saturating_sub(since_ms));
+                let service = record
+                    .as_ref()
+                    .filter(|record| record.origin == Origin::Resolved)
+                    .and_then(|record| service_of(record.line));
                 list.push(Status {
                     id: peer.id,
+                    downtime_ms,
+                    down_since_ms: since_ms.map(ago),
+                    service: service.map(Into::into),
                     origin: record.map_or(Origin::Configured, |record| record.origin),
                     server: peer.server.clone(),
                     route: peer.route.clone(),
@@ -209,7 +230,17 @@ impl Group {
                 drain: drain && !(down && change.down.is_some()),
                 ..options
             };
+            let before = state.peers()[place as usize].options();
+            state.tell_time(net::now());
             state.reconfigure(place, &options);
+            let what = match (options.down, options.drain) {
+                (true, _) => What::Down,
+                (false, true) => What::Draining,
+                (false, false) => What::Up,
+            };
+            if (before.down, before.drain) != (options.down, options.drain) {
+                shared.book.note(place, what, "by the API");
+            }
             let route = change.route.clone().or(record.route.clone());
             // What a file keeps is read from there by the next configuration.
             let is_changed = self.state.get().is_none();
@@ -223,6 +254,17 @@ impl Group {
         });
         self.refresh();
         changed?
+    }
+
+    /// What happened to a member lately, the oldest first.
+    ///
+    /// # Errors
+    /// The group has no zone, or no such member.
+    pub fn timeline(&self, id: u64) -> Result<Vec<Event>, Refusal> {
+        self.shared_work(|shared, state| {
+            let place = place_of(shared, state, id).ok_or(Refusal::Unknown)?;
+            Ok(shared.book.events(place))
+        })?
     }
 
     /// Forgets what was counted.
@@ -246,6 +288,10 @@ impl Group {
 }
 
 fn find(shared: &Shared, state: &State<'_>, id: u64) -> Option<(PeerIndex, Record)> {
-    let place = (0..state.places()).find(|place| shared.book.id(*place) == Some(id))?;
+    let place = place_of(shared, state, id)?;
     Some((place, shared.book.read(place)?))
+}
+
+fn place_of(shared: &Shared, state: &State<'_>, id: u64) -> Option<PeerIndex> {
+    (0..state.places()).find(|place| shared.book.id(*place) == Some(id))
 }

@@ -179,7 +179,7 @@ impl Attempts {
         let is_first = self.tried.is_empty();
         let peer = self.group.pick(&ask, &mut self.tried).ok_or(NoPeer)?;
         if is_first {
-            self.group.retries().begun();
+            self.group.retry_begun();
         }
         self.group.live().load.begin(now_ms);
         self.current = Some(peer);
@@ -192,7 +192,7 @@ impl Attempts {
     /// Whether the request may be tried again, as far as `retry_budget` and `circuit_breaker` are
     /// concerned. A retry that may be made is counted: ask when nothing else speaks against it.
     pub fn take_retry(&mut self) -> bool {
-        let may = self.group.retries().take(self.is_retrying);
+        let may = self.group.take_retry(self.is_retrying);
         self.is_retrying |= may;
         may
     }
@@ -438,7 +438,7 @@ impl Drop for Attempts {
     fn drop(&mut self) {
         self.done(Outcome::NotCounted);
         if self.is_retrying {
-            self.group.retries().over();
+            self.group.retry_over();
         }
     }
 }

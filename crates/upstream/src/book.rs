@@ -11,6 +11,7 @@ use balance::PeerIndex;
 use system::shared::{View, Zone};
 
 use crate::records::{self, LINES, Line, Record};
+use crate::timeline::{self, Event, What};
 
 system::plain! {
     struct Head {
@@ -50,7 +51,7 @@ pub struct Statistics {
     pub fails: u64,
     /// How often its failures took it out.
     pub unavailable: u64,
-    /// When it was chosen last, in seconds since 1970; 0 for never.
+    /// When it was chosen last, in milliseconds since 1970; 0 for never.
     pub selected: u64,
     /// The sums of the milliseconds to the heads and to the ends of its answers.
     pub header_ms: u64,
@@ -75,14 +76,15 @@ pub(crate) enum Count {
 impl Book {
     /// Bytes of memory for so many peers.
     pub(crate) fn bytes(room: usize) -> usize {
-        let lines = room * (LINES + rows(room) * STATS);
+        let lines = room * (LINES + rows(room) * STATS + timeline::LINES);
         lines * size_of::<Line>() + size_of::<Head>() + 256
     }
 
     /// The book in a zone of that many bytes; `None` when it holds something else.
     pub(crate) fn open(zone: &Arc<Zone>, room: usize) -> Option<Book> {
         let view = zone.view::<Head, Line>().ok()?;
-        (view.cells().len() >= room * (LINES + rows(room) * STATS)).then_some(Book { view, room })
+        let lines = room * (LINES + rows(room) * STATS + timeline::LINES);
+        (view.cells().len() >= lines).then_some(Book { view, room })
     }
 
     /// A number that no peer of the group had.
@@ -148,9 +150,9 @@ impl Book {
 
     /// Notes the latest moment.
     #[inline]
-    pub(crate) fn selected(&self, row: usize, place: PeerIndex, seconds: u64) {
+    pub(crate) fn selected(&self, row: usize, place: PeerIndex, when_ms: u64) {
         if let Some(cell) = self.count(row, place, Count::Selected as usize) {
-            cell.store(seconds, Ordering::Relaxed);
+            cell.store(when_ms, Ordering::Relaxed);
         }
     }
 
@@ -160,6 +162,31 @@ impl Book {
             let words = self.counts(row, place).iter().flat_map(|line| &line.words);
             words.for_each(|count| count.store(0, Ordering::Relaxed));
         }
+    }
+
+    fn events_at(&self, place: PeerIndex) -> &[Line] {
+        let behind = self.room * (LINES + rows(self.room) * STATS);
+        let at = behind + place as usize * timeline::LINES;
+        match (place as usize) < self.room {
+            true => &self.view.cells()[at..at + timeline::LINES],
+            false => &[],
+        }
+    }
+
+    /// Notes what happened to the peer at a place. Under the lock.
+    pub(crate) fn note(&self, place: PeerIndex, what: What, reason: &str) {
+        let (seconds, ms) = net::wall();
+        timeline::note(self.events_at(place), seconds * 1000 + u64::from(ms), what, reason);
+    }
+
+    /// What happened to the peer at a place, the oldest first. Under the lock.
+    pub(crate) fn events(&self, place: PeerIndex) -> Vec<Event> {
+        timeline::read(self.events_at(place))
+    }
+
+    /// Forgets what happened: somebody else stands there now. Under the lock.
+    pub(crate) fn forget_events(&self, place: PeerIndex) {
+        timeline::clear(self.events_at(place));
     }
 
     /// The sums for a place.

@@ -18,7 +18,8 @@ use session::variables::Template;
 use system::socket::Address;
 
 use crate::attempts::{Attempts, KIND_SHIFT};
-use crate::guard::Retries;
+use crate::guard::{Retries, RetryPlace};
+use crate::health::Verdicts;
 use crate::home::Home;
 use crate::marks::{Watch, Watched};
 use crate::membership::{ZonePlace, options};
@@ -26,6 +27,7 @@ use crate::methods::{Choice, KeySource};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::shared::Carriers;
+use crate::timeline::What;
 
 /// How long a peak of concurrency is remembered, at least.
 const PEAK_WINDOW_MS: u64 = 1_000;
@@ -202,6 +204,7 @@ pub struct Group {
     keepalive: Keepalive,
     queue: Queue,
     retries: Retries,
+    verdicts: Verdicts,
     /// Connections that may have to end with their peer; nothing where none has to.
     pub(crate) watched: Option<Rc<Watched>>,
     live: RefCell<Live>,
@@ -307,6 +310,7 @@ impl Group {
         Rc::new(Group {
             queue,
             retries,
+            verdicts: Verdicts::default(),
             watched,
             name: settings.name,
             roster: RefCell::new(Roster { generation: 0, peers }),
@@ -369,8 +373,35 @@ impl Group {
         self.queue.len()
     }
 
-    pub(crate) fn retries(&self) -> &Retries {
-        &self.retries
+    /// A request is given to its first peer.
+    #[inline]
+    pub(crate) fn retry_begun(&self) {
+        if self.retries.is_on() {
+            self.with_retries(Retries::begun);
+        }
+    }
+
+    /// Whether a request may be tried again, which is counted then. `is_retrying`: it was before.
+    pub(crate) fn take_retry(&self, is_retrying: bool) -> bool {
+        let take = |retries: &Retries, counts: RetryPlace<'_>| retries.take(counts, is_retrying);
+        !self.retries.is_on() || self.with_retries(take)
+    }
+
+    /// A request that was tried again is over.
+    pub(crate) fn retry_over(&self) {
+        if self.retries.is_on() {
+            self.with_retries(Retries::over);
+        }
+    }
+
+    fn with_retries<R>(&self, work: impl FnOnce(&Retries, RetryPlace<'_>) -> R) -> R {
+        let live = self.live.borrow();
+        let counts = live.home.shared().and_then(|shared| shared.retries());
+        work(&self.retries, counts.unwrap_or_else(|| self.retries.own()))
+    }
+
+    pub(crate) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -444,7 +475,12 @@ impl Group {
 
     /// Says what active checks found.
     pub fn set_health(&self, peer: PeerIndex, health: Health) {
-        self.live.borrow_mut().home.set_health(peer, health);
+        self.live.borrow_mut().home.set_health(peer, health, net::now());
+    }
+
+    /// Notes what happened to a peer, where there is room for that.
+    pub(crate) fn note(&self, peer: PeerIndex, what: What, reason: &str) {
+        self.live.borrow().home.note(peer, what, reason);
     }
 
     /// Counts a check.
@@ -460,7 +496,7 @@ impl Group {
         for peer in peers {
             let known = live.home.was_checked(peer) && persistent;
             if !known && live.home.health(peer) == Health::Well {
-                live.home.set_health(peer, Health::Awaited);
+                live.home.set_health(peer, Health::Awaited, 0);
             }
         }
     }

@@ -2,10 +2,10 @@
 //! and a limit for requests and retries under way.
 //!
 //! The names and their defaults are Envoy's. Ejection and the limit for requests are part of the
-//! balancing state, and so hold for all workers where the group has a zone; retries are counted by
-//! each worker for itself.
+//! balancing state; retries are counted beside it. All hold for all workers together where the
+//! group has a zone.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use balance::PeerIndex;
 use balance::outlier::{Grade, Rules, Sign};
@@ -14,6 +14,7 @@ use session::contexts::{STREAM_UPSTREAM, UPSTREAM};
 use session::log::{Level, Log, no_context};
 
 use crate::group::Group;
+use crate::timeline::What;
 
 /// The blocks of both engines.
 const BLOCKS: &[Context] = &[UPSTREAM, STREAM_UPSTREAM];
@@ -56,7 +57,8 @@ pub static RETRY_BUDGET: Directive<Budget> = Directive::new("retry_budget", BLOC
         "Lets at most so many of a hundred requests be tried again at another server, so that \
          retries do not add to an overload: each request pays for PERCENT hundredths of a retry, \
          and up to N retries (10 unless given) can be saved. When nothing is left, a failure is \
-         answered as if there were no other server. Counted by each worker.",
+         answered as if there were no other server. With a `zone` the budget is that of all \
+         workers together; without one each worker has its own.",
     )
     .example("upstream backend { server 127.0.0.1:8081; retry_budget 20; }");
 
@@ -178,56 +180,84 @@ fn invalid_parameter(args: &Args<'_>, i: usize) -> Invalid {
     Invalid::new(format!("invalid parameter \"{}\"", args.str(i))).at(i)
 }
 
-/// The retries of one group in one worker.
+/// What a group says of retries, and those of this worker, which count where there is no zone.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
     budget: Option<Budget>,
     max_at_once: u32,
-    /// In hundredths of a retry.
-    saved: Cell<u64>,
-    at_once: Cell<u32>,
+    own: RetryCounts,
+}
+
+/// The retries of a group: of one worker, or in a zone of all. All zeroes are a fresh start.
+#[derive(Debug, Default)]
+pub(crate) struct RetryCounts {
+    /// What is missing to a full budget, in hundredths of a retry.
+    spent: AtomicU32,
+    /// Requests under way that were tried before.
+    at_once: AtomicU32,
+}
+
+/// The counts that hold, and how many of `at_once` this process has, where others have some too.
+#[derive(Clone, Copy)]
+pub(crate) struct RetryPlace<'a> {
+    pub(crate) spent: &'a AtomicU32,
+    pub(crate) at_once: &'a AtomicU32,
+    pub(crate) of_worker: Option<&'a AtomicU32>,
 }
 
 impl Retries {
     pub(crate) fn new(budget: Option<Budget>, breaker: Breaker) -> Retries {
-        let saved = budget.map_or(0, |budget| u64::from(budget.burst) * 100);
-        Retries {
-            budget,
-            max_at_once: breaker.max_retries,
-            saved: Cell::new(saved),
-            at_once: Cell::new(0),
-        }
+        Retries { budget, max_at_once: breaker.max_retries, own: RetryCounts::default() }
+    }
+
+    /// Whether anything is to be counted.
+    pub(crate) fn is_on(&self) -> bool {
+        self.budget.is_some() || self.max_at_once > 0
+    }
+
+    /// The counts of this worker.
+    pub(crate) fn own(&self) -> RetryPlace<'_> {
+        RetryPlace { spent: &self.own.spent, at_once: &self.own.at_once, of_worker: None }
     }
 
     /// A request is given to its first peer.
-    #[inline]
-    pub(crate) fn begun(&self) {
-        if let Some(Budget { percent, burst }) = self.budget {
-            let most = u64::from(burst.max(1)) * 100;
-            self.saved.set((self.saved.get() + u64::from(percent)).min(most));
+    pub(crate) fn begun(&self, counts: RetryPlace<'_>) {
+        if let Some(Budget { percent, .. }) = self.budget {
+            let less = |spent: u32| (spent > 0).then(|| spent.saturating_sub(percent));
+            let _ = counts.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
     }
 
     /// Whether one more retry may be made, which is counted then. `is_retrying`: the request was
     /// tried again before.
-    pub(crate) fn take(&self, is_retrying: bool) -> bool {
-        let full = self.max_at_once > 0 && self.at_once.get() >= self.max_at_once;
-        if !is_retrying && full {
-            return false;
-        }
-        if self.budget.is_some() {
-            let Some(left) = self.saved.get().checked_sub(100) else { return false };
-            self.saved.set(left);
-        }
+    pub(crate) fn take(&self, counts: RetryPlace<'_>, is_retrying: bool) -> bool {
+        let RetryPlace { spent, at_once, of_worker } = counts;
         if !is_retrying {
-            self.at_once.set(self.at_once.get() + 1);
+            let most = if self.max_at_once == 0 { u32::MAX } else { self.max_at_once };
+            let more = |now: u32| (now < most).then(|| now + 1);
+            if at_once.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+                return false;
+            }
+            if let Some(own) = of_worker {
+                own.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        true
+        let Some(Budget { burst, .. }) = self.budget else { return true };
+        let most = burst.saturating_mul(100);
+        let pay = |spent: u32| spent.checked_add(100).filter(|spent| *spent <= most);
+        let is_paid = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, pay).is_ok();
+        if !is_paid && !is_retrying {
+            self.over(counts);
+        }
+        is_paid
     }
 
     /// A request that was tried again is over.
-    pub(crate) fn over(&self) {
-        self.at_once.set(self.at_once.get().saturating_sub(1));
+    pub(crate) fn over(&self, counts: RetryPlace<'_>) {
+        for count in [Some(counts.at_once), counts.of_worker].into_iter().flatten() {
+            let less = |now: u32| now.checked_sub(1);
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
     }
 }
 
@@ -236,6 +266,7 @@ impl Group {
     pub(crate) fn judge(&self, peer: PeerIndex, grade: Grade, now_ms: u64) {
         let ejected = self.live().home.judge(peer, grade, now_ms);
         for (peer, sign) in ejected {
+            self.note(peer, What::Ejected, reason(sign));
             let (peer, group, reason) = (self.peer(peer), self.name(), reason(sign));
             let message = format_args!(
                 "upstream server {} of \"{group}\" is ejected after {reason}",
@@ -284,11 +315,12 @@ mod tests {
     #[test]
     fn retries_are_paid_for_by_requests() {
         let retries = Retries::new(Some(Budget { percent: 20, burst: 2 }), Breaker::default());
-        assert!(retries.take(false) && retries.take(false));
-        assert!(!retries.take(false));
+        let counts = retries.own();
+        assert!(retries.take(counts, false) && retries.take(counts, false));
+        assert!(!retries.take(counts, false));
         let taken = (0..100).filter(|_| {
-            retries.begun();
-            retries.take(false)
+            retries.begun(counts);
+            retries.take(counts, false)
         });
         assert_eq!(taken.count(), 20);
     }
@@ -297,10 +329,23 @@ mod tests {
     fn retries_at_once_are_bounded() {
         let breaker = Breaker { max_retries: 1, ..Breaker::default() };
         let retries = Retries::new(None, breaker);
-        assert!(retries.take(false));
-        assert!(retries.take(true), "the same request again");
-        assert!(!retries.take(false));
-        retries.over();
-        assert!(retries.take(false));
+        let counts = retries.own();
+        assert!(retries.take(counts, false));
+        assert!(retries.take(counts, true), "the same request again");
+        assert!(!retries.take(counts, false));
+        retries.over(counts);
+        assert!(retries.take(counts, false));
+    }
+
+    #[test]
+    fn a_retry_that_cannot_be_paid_for_is_not_under_way() {
+        let breaker = Breaker { max_retries: 1, ..Breaker::default() };
+        let retries = Retries::new(Some(Budget { percent: 100, burst: 1 }), breaker);
+        let counts = retries.own();
+        assert!(retries.take(counts, false));
+        retries.over(counts);
+        assert!(!retries.take(counts, false), "nothing is left");
+        retries.begun(counts);
+        assert!(retries.take(counts, false));
     }
 }

@@ -17,9 +17,14 @@ use session::log::{Level, Log, no_context};
 use system::shared::{Guarded, View, Zone};
 
 use crate::book::{Book, Count};
+use crate::guard::RetryPlace;
+use crate::timeline::What;
 
 /// Workers whose requests under way are counted apart. More than these share one count.
 const WORKERS: usize = 128;
+/// Counts beside those of the peers: requests that wait, in all workers and in each; what was
+/// spent of the retry budget; requests that are being tried again, in all workers and in each.
+const BESIDE: usize = 2 * (WORKERS + 2) + 1;
 
 /// The state of a group.
 pub(crate) enum Home {
@@ -134,7 +139,12 @@ impl Home {
 
     /// A peer works: see [`State::proved`].
     pub(crate) fn proved(&mut self, peer: PeerIndex) {
-        self.look(|state| state.proved(peer));
+        match self {
+            Home::Own(memory) => memory.state().proved(peer),
+            Home::Zone(shared) => {
+                shared.with(|state| shared.noting(peer, state, |state| state.proved(peer)));
+            }
+        }
     }
 
     /// A request at a peer ended; `failed` when it was the peer's fault. `took` says how long it
@@ -162,7 +172,7 @@ impl Home {
             Home::Zone(shared) => {
                 let verdict = shared.with(|state| {
                     shared.count(peer, |cell| cell.saturating_sub(1));
-                    work(state)
+                    shared.noting(peer, state, work)
                 });
                 if failed {
                     shared.tell(peer, Count::Fails, 0, 1);
@@ -214,8 +224,18 @@ impl Home {
     }
 
     /// See [`State::set_health`].
-    pub(crate) fn set_health(&mut self, peer: PeerIndex, health: Health) {
-        self.look(|state| state.set_health(peer, health));
+    pub(crate) fn set_health(&mut self, peer: PeerIndex, health: Health, now_ms: u64) {
+        self.look(|state| {
+            state.tell_time(now_ms);
+            state.set_health(peer, health);
+        });
+    }
+
+    /// Notes what happened to a peer, where there is room for that.
+    pub(crate) fn note(&self, peer: PeerIndex, what: What, reason: &str) {
+        if let Some(shared) = self.shared() {
+            shared.with(|_| shared.book.note(peer, what, reason));
+        }
     }
 
     /// See [`State::checked`].
@@ -293,7 +313,7 @@ impl Class {
             Class::Room16k => size_of::<Guarded<Block16k>>(),
             Class::Room128k => size_of::<Guarded<Block128k>>(),
         };
-        let counters = (WORKERS + 1) * self.room() + WORKERS + 2;
+        let counters = (WORKERS + 1) * self.room() + BESIDE;
         block + counters * size_of::<AtomicU32>() + 256
     }
 
@@ -342,7 +362,34 @@ impl Shared {
     fn picked(&self, peer: PeerIndex) {
         self.count(peer, |cell| cell.wrapping_add(1));
         self.tell(peer, Count::Requests, 0, 1);
-        self.book.selected(self.worker, peer, net::wall().0);
+        let (seconds, ms) = net::wall();
+        self.book.selected(self.worker, peer, seconds * 1000 + u64::from(ms));
+    }
+
+    /// Does something that may take a peer out for its failures, or take it back: then it is
+    /// noted. Under the lock.
+    fn noting<R>(
+        &self,
+        peer: PeerIndex,
+        state: &mut State<'_>,
+        work: impl FnOnce(&mut State<'_>) -> R,
+    ) -> R {
+        let has_failed = |state: &State<'_>| {
+            state.peers().get(peer as usize).is_some_and(balance::Peer::has_failed)
+        };
+        let before = has_failed(state);
+        let done = work(state);
+        match (before, has_failed(state)) {
+            (false, true) => {
+                let options = state.peers()[peer as usize].options();
+                let (fails, seconds) = (options.max_fails, options.fail_timeout);
+                let reason = format!("{fails} failed within {seconds} s");
+                self.book.note(peer, What::Unavailable, &reason);
+            }
+            (true, false) => self.book.note(peer, What::Recovered, "a request was answered"),
+            _ => {}
+        }
+        done
     }
 
     /// Counts what a request did at a peer.
@@ -365,6 +412,9 @@ impl Shared {
         }
         if let Some(WaitingCount { total, own }) = self.waiting(worker) {
             total.fetch_sub(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        if let Some(RetryPlace { at_once, of_worker: Some(own), .. }) = self.retries_of(worker) {
+            at_once.fetch_sub(own.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -419,6 +469,17 @@ impl Shared {
     fn waiting(&self, worker: usize) -> Option<WaitingCount<'_>> {
         let cells = self.cells().get((WORKERS + 1) * self.peers..)?;
         Some(WaitingCount { total: cells.first()?, own: cells.get(1 + worker.min(WORKERS))? })
+    }
+
+    /// The retries of all workers.
+    pub(crate) fn retries(&self) -> Option<RetryPlace<'_>> {
+        self.retries_of(self.worker)
+    }
+
+    fn retries_of(&self, worker: usize) -> Option<RetryPlace<'_>> {
+        let cells = self.cells().get((WORKERS + 1) * self.peers + WORKERS + 2..)?;
+        let [spent, at_once, of_workers @ ..] = cells else { return None };
+        Some(RetryPlace { spent, at_once, of_worker: of_workers.get(worker.min(WORKERS)) })
     }
 
     /// Changes this worker's count. Under the lock, since some workers may share one.

@@ -36,6 +36,7 @@ pub mod resolver;
 mod shared;
 mod state;
 pub mod target;
+pub mod timeline;
 
 pub use attempts::{
     Attempts, ConnectError, ConnectFailure, Connecting, KIND_SHIFT, Lease, NoPeer, Outcome,

@@ -23,6 +23,7 @@ use crate::group::{Group, Live, Member, Peer, Roster, with_lanes};
 use crate::home::{Class, Home, Shared};
 use crate::names::{Found, NameLine};
 use crate::records::{Origin, Record};
+use crate::timeline::What;
 
 /// What a zone of a group is.
 static KIND: Kind =
@@ -210,6 +211,13 @@ impl Group {
                 continue;
             };
             shared.book.forget(place);
+            shared.book.forget_events(place);
+            let source = match origin {
+                Origin::Configured => "by the configuration",
+                Origin::Resolved => "its name was resolved",
+                Origin::Added => "by the API",
+            };
+            shared.book.note(place, What::Added, source);
             write(shared, place, member, origin, line);
             taken.push(place);
         }

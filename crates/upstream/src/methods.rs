@@ -217,7 +217,7 @@ pub static HASH: Directive<Choice> = Directive::new("hash", BLOCKS, hash)
          - `maglev`: servers share a large table, more evenly than a ring; slightly more keys \
          move.\n\
          - `rendezvous`: the highest bid wins; shares are exact, and only the keys of the removed \
-         server move.",
+         server move; about as many others besides when there are more than 512 servers.",
     )
     .example("upstream backend { hash $request_uri consistent; server 127.0.0.1:8081; }");
 
@@ -245,7 +245,7 @@ pub static LEAST_TIME: Directive<Choice> = Directive::new("least_time", &[UPSTRE
          average time until the head (`header`) or the end (`last_byte`) of an answer, and the \
          requests that it has under way, in proportion to its weight. With `inflight` the time \
          that these have waited already counts too. Servers of about the same speed take turns. \
-         Of more than 256 servers as many are drawn for each request.",
+         Of more than 256 servers 32 are drawn for each request.",
     )
     .example("upstream backend { least_time header; server 127.0.0.1:8081; }");
 

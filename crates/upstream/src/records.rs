@@ -74,10 +74,10 @@ pub(crate) fn store(lines: &[Line], record: &Record) {
         Address::Unix(path) => path.as_os_str().as_bytes(),
         Address::Inet(_) => &[],
     };
-    let server = write_text(&lines[SERVER], record.server.as_bytes());
-    let path = write_text(&lines[PATH], path);
+    let server = write_text(words(&lines[SERVER]), record.server.as_bytes());
+    let path = write_text(words(&lines[PATH]), path);
     let route = record.route.as_deref().unwrap_or_default();
-    let route_length = write_text(&lines[ROUTE], route.as_bytes());
+    let route_length = write_text(words(&lines[ROUTE]), route.as_bytes());
     let flags = u64::from(record.is_changed) | u64::from(record.route.is_some()) << 1;
     let words = [
         origin | family << 8 | flags << 16 | u64::from(port) << 32,
@@ -136,13 +136,14 @@ pub(crate) fn load(lines: &[Line]) -> Option<Record> {
         V4 => Address::Inet((IpAddr::from(Ipv4Addr::from_bits(ip as u32)), port).into()),
         V6 => Address::Inet((IpAddr::from(Ipv6Addr::from_bits(ip)), port).into()),
         UNIX => {
-            let path = read_text(&lines[PATH], length(16));
+            let path = read_text(words(&lines[PATH]), length(16));
             Address::Unix(PathBuf::from(std::ffi::OsStr::from_bytes(&path)))
         }
         _ => return None,
     };
-    let text =
-        |range, shift| String::from_utf8_lossy(&read_text(&lines[range], length(shift))).into();
+    let text = |range, shift| {
+        String::from_utf8_lossy(&read_text(words(&lines[range]), length(shift))).into()
+    };
     let flags = first >> 16 & 0xff;
     Some(Record {
         origin,
@@ -156,22 +157,25 @@ pub(crate) fn load(lines: &[Line]) -> Option<Record> {
     })
 }
 
-/// The length that was written.
-fn write_text(lines: &[Line], text: &[u8]) -> u64 {
-    let room = lines.len() * 64;
-    let text = &text[..text.len().min(room)];
-    let cells = lines.iter().flat_map(|line| &line.words);
-    for (cell, bytes) in cells.zip(text.chunks(8)) {
+fn words(lines: &[Line]) -> impl Iterator<Item = &AtomicU64> {
+    lines.iter().flat_map(|line| &line.words)
+}
+
+/// Writes a text to words until it or they end; the length that was written.
+pub(crate) fn write_text<'a>(words: impl Iterator<Item = &'a AtomicU64>, text: &[u8]) -> u64 {
+    let mut written = 0;
+    for (cell, bytes) in words.zip(text.chunks(8)) {
         let mut word = [0; 8];
         word[..bytes.len()].copy_from_slice(bytes);
         cell.store(u64::from_le_bytes(word), Ordering::Relaxed);
+        written += bytes.len() as u64;
     }
-    text.len() as u64
+    written
 }
 
-fn read_text(lines: &[Line], length: usize) -> Vec<u8> {
-    let cells = lines.iter().flat_map(|line| &line.words);
-    let words = cells.take(length.div_ceil(8));
+/// Reads a text of that length.
+pub(crate) fn read_text<'a>(words: impl Iterator<Item = &'a AtomicU64>, length: usize) -> Vec<u8> {
+    let words = words.take(length.div_ceil(8));
     let mut text: Vec<u8> =
         words.flat_map(|cell| cell.load(Ordering::Relaxed).to_le_bytes()).collect();
     text.truncate(length);

@@ -30,7 +30,7 @@ pub static METHOD: Method = Method {
 };
 
 /// So many points are looked at in each direction.
-const WALKED: usize = 4096;
+const WALKED: usize = 1024;
 
 fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<PeerIndex> {
     let Some(Table::Points(ring)) = turn.table else {

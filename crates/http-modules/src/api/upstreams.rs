@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 use upstream::admin::{self, Change, Refusal, Status};
+use upstream::timeline::Event;
 use upstream::{Group, Health, Host, Member, PeerOptions, Statistics, Target};
 use wire::http1::Method;
 
@@ -30,6 +31,7 @@ pub(super) fn find(ask: &Question, engine: &str, path: &[&str]) -> Answer {
         [] => place.group(),
         ["servers"] => place.servers(),
         ["servers", id] => place.server(id),
+        ["servers", id, "timeline"] => place.timeline(id),
         _ => Err(Fault::new(404, "path not found", "PathNotFound")),
     }
 }
@@ -63,14 +65,16 @@ impl Place<'_> {
         }
     }
 
+    fn timeline(&self, id: &str) -> Answer {
+        let id = number(id)?;
+        let events = self.group.timeline(id).map_err(|_| unknown(id))?;
+        reads(self.ask, || events.iter().map(of_event).collect())
+    }
+
     fn server(&self, id: &str) -> Answer {
-        let id: u64 =
-            id.parse().map_err(|_| Fault::new(400, "invalid server ID", "UpstreamBadServerId"))?;
+        let id = number(id)?;
         let found = self.status().into_iter().find(|server| server.id == id);
-        let found = found.ok_or_else(|| {
-            let text = format!("server with ID \"{id}\" does not exist");
-            Fault::new(404, text, "UpstreamServerNotFound")
-        })?;
+        let found = found.ok_or_else(|| unknown(id))?;
         match self.ask.method {
             Method::Patch => {
                 self.may_write()?;
@@ -158,6 +162,23 @@ impl Place<'_> {
     }
 }
 
+fn number(id: &str) -> Result<u64, Fault> {
+    id.parse().map_err(|_| Fault::new(400, "invalid server ID", "UpstreamBadServerId"))
+}
+
+fn unknown(id: u64) -> Fault {
+    let text = format!("server with ID \"{id}\" does not exist");
+    Fault::new(404, text, "UpstreamServerNotFound")
+}
+
+fn of_event(event: &Event) -> Value {
+    json!({
+        "time": time::text(event.when_ms / 1000, (event.when_ms % 1000) as u32),
+        "event": event.what.word(),
+        "reason": event.reason,
+    })
+}
+
 fn fault(refusal: Refusal) -> Fault {
     match refusal {
         Refusal::Static => Fault::new(400, "upstream is static", "UpstreamStatic"),
@@ -230,8 +251,16 @@ fn of_peer(status: &Status, engine: &str) -> Value {
     if status.options.max_conns > 0 {
         map.insert("max_conns".to_owned(), status.options.max_conns.into());
     }
+    let moment = |ms: u64| time::text(ms / 1000, (ms % 1000) as u32);
     if selected > 0 {
-        map.insert("selected".to_owned(), time::text(selected, 0).into());
+        map.insert("selected".to_owned(), moment(selected).into());
+    }
+    map.insert("downtime".to_owned(), status.downtime_ms.into());
+    if let Some(since_ms) = status.down_since_ms {
+        map.insert("downstart".to_owned(), moment(since_ms).into());
+    }
+    if let Some(service) = &status.service {
+        map.insert("service".to_owned(), (**service).into());
     }
     let answers: u64 = responses.iter().sum();
     if engine == "http" {

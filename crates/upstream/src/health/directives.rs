@@ -6,14 +6,14 @@ use session::regex::{Case, Regex};
 use std::rc::Rc;
 use wire::checks::Protocol;
 
-use super::rules::{Expect, HeaderRule, StatusRule, Statuses, Test};
+use super::rules::{Expect, HeaderRule, Requirement, StatusRule, Statuses, Test};
 
 /// Inside `match { }`.
 pub const MATCH: Context = Context::new("match", "match");
 
 /// All of them.
 pub static DIRECTIVES: &[&dyn AnyDirective] =
-    &[&HEALTH_CHECK, &MATCH_BLOCK, &STATUS, &HEADER, &BODY, &SEND, &EXPECT];
+    &[&HEALTH_CHECK, &MATCH_BLOCK, &STATUS, &HEADER, &REQUIRE, &BODY, &SEND, &EXPECT];
 
 /// What is asked of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +115,8 @@ pub static MATCH_BLOCK: Directive<String> = Directive::new("match", &[HTTP, STRE
     .syntax("match NAME { ... }")
     .text(
         "Names what a good answer to a `health_check` is. All that the block says must hold. In \
-         http it is about the answer (`status`, `header`, `body`), elsewhere about bytes (`send`, \
-         `expect`).",
+         http it is about the answer (`status`, `header`, `require`, `body`), elsewhere about \
+         bytes (`send`, `expect`).",
     )
     .example("match well { status 200-299; header Content-Type ~ json; body ~ '\"ok\"'; }");
 
@@ -137,6 +137,18 @@ pub static HEADER: Directive<HeaderRule> = Directive::new("header", &[MATCH], he
          matched or not matched by a regular expression.",
     )
     .example("match well { header X-Role = primary; header ! X-Maintenance; }");
+
+/// `require`.
+pub static REQUIRE: Directive<Vec<Requirement>> = Directive::new("require", &[MATCH], require)
+    .takes(Arity::AtLeast(1))
+    .many()
+    .syntax("require $VARIABLE ...;")
+    .text(
+        "Variables that must be neither empty nor `0`. Nobody makes a request when a server is \
+         checked, so only those are allowed that tell of its answer: `$upstream_status`, \
+         `$upstream_http_NAME` for a field, `$upstream_cookie_NAME` for a cookie.",
+    )
+    .example("match well { status 200; require $upstream_http_x_ready; }");
 
 /// `body`.
 pub static BODY: Directive<Test> = Directive::new("body", &[MATCH], body)
@@ -277,6 +289,21 @@ fn header(args: &Args<'_>) -> Result<HeaderRule, Invalid> {
         _ => return Err(Invalid::new(format!("invalid operator \"{}\"", args.str(1))).at(1)),
     };
     Ok(HeaderRule::Value(name(0), test))
+}
+
+fn require(args: &Args<'_>) -> Result<Vec<Requirement>, Invalid> {
+    let of = |i: usize| {
+        let word = args.str(i);
+        let name = word.strip_prefix('$').map(|name| name.trim_matches(['{', '}']).to_owned());
+        let name = name.filter(|name| !name.is_empty());
+        let name =
+            name.ok_or_else(|| Invalid::new(format!("invalid variable \"{word}\"")).at(i))?;
+        Requirement::of(&name).ok_or_else(|| {
+            let reason = format!("\"{word}\" says nothing of the answer to a check");
+            Invalid::new(reason).at(i)
+        })
+    };
+    (0..args.len()).map(of).collect()
 }
 
 fn body(args: &Args<'_>) -> Result<Test, Invalid> {

@@ -9,6 +9,7 @@ pub mod directives;
 mod monitor;
 mod probe;
 mod rules;
+mod verdicts;
 
 use config::{Scope, Span};
 use session::contexts::LOCATION;
@@ -25,8 +26,9 @@ pub use rules::Rules;
 
 use crate::Group;
 use call::Call;
-use directives::{BODY, EXPECT, HEADER, MATCH_BLOCK, SEND, STATUS};
+use directives::{BODY, EXPECT, HEADER, MATCH_BLOCK, REQUIRE, SEND, STATUS};
 use rules::Expect;
+pub(crate) use verdicts::Verdicts;
 
 /// What a place adds to its `health_check` line.
 pub struct Place<'a> {
@@ -139,7 +141,10 @@ enum Wanted {
 impl Wanted {
     fn of(block: Option<&Scope<'_>>) -> Wanted {
         let Some(block) = block else { return Wanted::Nothing };
-        let answer = block.has_local(&STATUS) || block.has_local(&HEADER) || block.has_local(&BODY);
+        let answer = block.has_local(&STATUS)
+            || block.has_local(&HEADER)
+            || block.has_local(&REQUIRE)
+            || block.has_local(&BODY);
         let bytes = block.has_local(&SEND) || block.has_local(&EXPECT);
         match (answer, bytes) {
             (false, false) => Wanted::Nothing,
@@ -154,6 +159,7 @@ fn http_rules(block: &Scope<'_>) -> Rules {
     Rules {
         status: block.local(&STATUS),
         headers: block.all_local(&HEADER),
+        required: block.all_local(&REQUIRE).concat(),
         body: block.local(&BODY),
     }
 }

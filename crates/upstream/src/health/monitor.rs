@@ -15,6 +15,7 @@ use super::Health;
 use super::directives::Line;
 use super::probe::{Patience, Probe};
 use crate::Group;
+use crate::timeline::What;
 
 /// A check of a group, as one place of the configuration describes it.
 pub(super) struct Check {
@@ -121,16 +122,23 @@ impl Check {
     async fn follow(&self, peer: PeerIndex) {
         let Some(address) = self.group.address_of(peer) else { return };
         let health = self.group.health(peer);
+        self.group.verdicts().join(self.id(), peer, health);
         let mut record = Record { peer, address, health, run: 0, passed: false, kept: None };
         loop {
             let due_ms = net::now() + self.line.interval_ms + self.jitter();
             let outcome = self.look(&mut record).await;
             if self.ended.get() || self.group.address_of(peer).as_ref() != Some(&record.address) {
+                self.group.verdicts().leave(self.id(), peer);
                 return;
             }
             self.judge(&mut record, outcome);
             net::sleep(due_ms.saturating_sub(net::now()).max(1)).await;
         }
+    }
+
+    /// Tells apart the checks of a group.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     fn jitter(&self) -> u64 {
@@ -173,7 +181,9 @@ impl Check {
         }
         let before = record.health;
         record.health = next;
-        self.group.set_health(record.peer, next);
+        // Of several checks of one server all must pass.
+        let all = self.group.verdicts().join(self.id(), record.peer, next);
+        self.group.set_health(record.peer, all);
         self.tell(record, before, outcome);
     }
 
@@ -183,6 +193,7 @@ impl Check {
         match outcome {
             Err(Fault { doing, reason }) => {
                 let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                self.group.note(record.peer, What::Unhealthy, &format!("{doing}{reason}"));
                 let message = format_args!(
                     "peer is unhealthy while {doing}{reason}, health check \"{name}\" of peer \
                      {peer} in upstream \"{group}\""
@@ -190,6 +201,8 @@ impl Check {
                 self.log.write(Level::Warn, None, message, &no_context);
             }
             Ok(()) if before != Health::Well => {
+                let reason = format!("{} passed", self.line.passes);
+                self.group.note(record.peer, What::Healthy, &reason);
                 let message = format_args!(
                     "peer is healthy, health check \"{name}\" of peer {peer} in upstream \
                      \"{group}\""

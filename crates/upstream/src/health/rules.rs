@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use session::regex::Regex;
-use wire::http1::{Field, Slice};
+use wire::http1::{Field, Known, Slice};
 
 /// Ranges of statuses, both ends included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,61 @@ impl Test {
     }
 }
 
+/// What `require` asks of an answer: something that is neither empty nor `0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// `$upstream_status`: there is an answer, so it holds.
+    Status,
+    /// `$upstream_http_NAME`: a field of that name, with `_` in place of `-`.
+    Field(Box<[u8]>),
+    /// `$upstream_cookie_NAME`: a cookie that the answer sets.
+    Cookie(Box<[u8]>),
+}
+
+impl Requirement {
+    /// What a variable asks for; `None` for one that says nothing of an answer.
+    pub fn of(name: &str) -> Option<Requirement> {
+        let field = |name: &str| name.to_ascii_lowercase().into_bytes().into();
+        match (name, name.strip_prefix("upstream_http_"), name.strip_prefix("upstream_cookie_")) {
+            ("upstream_status", ..) => Some(Requirement::Status),
+            (_, Some(name), _) if !name.is_empty() => Some(Requirement::Field(field(name))),
+            (_, _, Some(name)) if !name.is_empty() => {
+                Some(Requirement::Cookie(name.as_bytes().into()))
+            }
+            _ => None,
+        }
+    }
+
+    fn holds(&self, head: &[u8], fields: &[Field]) -> bool {
+        let is_set = |value: &[u8]| !value.is_empty() && value != b"0";
+        match self {
+            Requirement::Status => true,
+            Requirement::Field(wanted) => {
+                let is_same = |name: &[u8]| {
+                    let plain = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
+                    name.len() == wanted.len()
+                        && name
+                            .iter()
+                            .zip(wanted)
+                            .all(|(byte, wanted)| plain(byte).eq_ignore_ascii_case(wanted))
+                };
+                let mut named = fields.iter().filter(|field| is_same(field.name.of(head)));
+                named.any(|field| is_set(field.value.of(head)))
+            }
+            Requirement::Cookie(wanted) => {
+                let set = fields.iter().filter(|field| field.known == Known::SetCookie);
+                let pairs =
+                    set.filter_map(|field| field.value.of(head).split(|byte| *byte == b';').next());
+                let values = pairs.filter_map(|pair| {
+                    let at = pair.iter().position(|byte| *byte == b'=')?;
+                    (pair[..at].trim_ascii() == &**wanted).then(|| pair[at + 1..].trim_ascii())
+                });
+                values.into_iter().any(is_set)
+            }
+        }
+    }
+}
+
 /// `expect`.
 #[derive(Clone)]
 pub enum Expect {
@@ -92,6 +147,7 @@ impl Expect {
 pub struct Rules {
     pub status: Option<StatusRule>,
     pub headers: Vec<HeaderRule>,
+    pub required: Vec<Requirement>,
     pub body: Option<Test>,
 }
 
@@ -101,14 +157,22 @@ impl Rules {
         let good = match &self.status {
             Some(rule) => rule.statuses.contains(status) != rule.negated,
             // With rules of other kinds only, any status will do.
-            None if !self.headers.is_empty() || self.body.is_some() => true,
+            None if !self.is_empty() => true,
             None => (200..400).contains(&status),
         };
         if !good {
             return Some("checking HTTP status code");
         }
-        let good = self.headers.iter().all(|rule| rule.holds(head, fields));
-        (!good).then_some("checking HTTP header")
+        if !self.headers.iter().all(|rule| rule.holds(head, fields)) {
+            return Some("checking HTTP header");
+        }
+        let good = self.required.iter().all(|wanted| wanted.holds(head, fields));
+        (!good).then_some("checking required variables")
+    }
+
+    /// Whether there is no rule but perhaps one for the status.
+    fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.required.is_empty() && self.body.is_none()
     }
 
     /// Whether the body is that of a good answer.
@@ -184,6 +248,32 @@ mod tests {
         ] {
             assert_eq!(holds(rule.clone()), expected);
         }
+    }
+
+    #[test]
+    fn requirements() {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nX-Ready: yes\r\nX-Load: 0\r\nX-None:\r\n\
+            Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=0\r\nSet-Cookie: c=\r\n\r\n";
+        let mut fields = Vec::new();
+        let parsed = ResponseParser::default().parse(HEAD, &mut fields).expect("a head");
+        assert!(matches!(parsed, ParsedResponse::Complete { .. }));
+        for (name, expected) in [
+            ("upstream_status", true),
+            ("upstream_http_x_ready", true),
+            ("upstream_http_X_Ready", true),
+            ("upstream_http_x_load", false),
+            ("upstream_http_x_none", false),
+            ("upstream_http_x_other", false),
+            ("upstream_cookie_a", true),
+            ("upstream_cookie_b", false),
+            ("upstream_cookie_c", false),
+            ("upstream_cookie_A", false),
+        ] {
+            let wanted = Requirement::of(name).expect("about answers");
+            assert_eq!(wanted.holds(HEAD, &fields), expected, "{name}");
+        }
+        assert_eq!(Requirement::of("remote_addr"), None);
+        assert_eq!(Requirement::of("upstream_http_"), None);
     }
 
     #[test]
