@@ -50,7 +50,7 @@ fn failures_in_a_row_eject_a_server() {
 #[test]
 fn an_ejected_server_returns() {
     let (a, b) = (sick("a"), Backend::named("b"));
-    let group = "outlier_detection consecutive_5xx=1 base_ejection_time=100ms;";
+    let group = "outlier_detection consecutive_5xx=1 base_ejection_time=1s;";
     let server = start(group, "", &[&a, &b]);
     assert_eq!(sequence(&server, 4), "abbb");
     server.wait_until("it is tried again", || {
