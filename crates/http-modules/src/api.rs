@@ -7,6 +7,7 @@
 mod answer;
 mod time;
 mod upstreams;
+mod zones;
 
 use config::{AnyDirective, Args, Arity, Directive, Invalid, Scope};
 use http::compile::Compiler;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use session::access::{ALLOW, DENY};
 use session::contexts::LOCATION;
 use session::counters;
+use session::status_zone::Subject;
 use session::table::Table;
 use session::zones::NamedZone;
 use session::{limit_conn, limit_req};
@@ -47,8 +49,9 @@ pub static API: Directive<bool> = Directive::new("api", &[LOCATION], read_api)
     .text(
         "Answers with the program's state as JSON, in the tree of NGINX Plus: below the location \
          follow the version, 1 to 9, and `nginx`, `processes`, `connections`, `http/requests`, \
-         `http/limit_reqs`, `http/limit_conns`, `http/upstreams`, `stream/upstreams`, \
-         `resolvers`. `?fields=a,b` leaves only these fields. Groups are shown when they have a \
+         `http/server_zones`, `http/location_zones`, `http/limit_reqs`, `http/limit_conns`, \
+         `http/upstreams`, `stream/server_zones`, `stream/upstreams`, `resolvers`. \
+         `?fields=a,b` leaves only these fields. Groups are shown when they have a \
          `zone`, resolvers when they have a `status_zone`.\n\n\
          With `write=on` the servers of such groups can be changed: `POST` to \
          `http/upstreams/NAME/servers` adds one, `PATCH` and `DELETE` on \
@@ -205,12 +208,24 @@ fn find(ask: &Question, api: &Api) -> Answer {
         ["nginx"] => reads(ask, nginx),
         ["processes"] => reads(ask, || json!({ "respawned": counters::totals().respawned })),
         ["connections"] => reads(ask, connections),
-        ["http"] => reads(ask, || json!(["limit_conns", "limit_reqs", "requests", "upstreams"])),
+        ["http"] => reads(ask, || {
+            json!([
+                "limit_conns",
+                "limit_reqs",
+                "location_zones",
+                "requests",
+                "server_zones",
+                "upstreams"
+            ])
+        }),
+        ["http", "server_zones", rest @ ..] => zones::find(ask, Subject::Server, rest),
+        ["http", "location_zones", rest @ ..] => zones::find(ask, Subject::Location, rest),
+        ["stream", "server_zones", rest @ ..] => zones::find(ask, Subject::StreamServer, rest),
         ["http", "requests"] => reads(ask, requests),
         ["http", "limit_reqs"] => reads(ask, || requests_limit.value()),
         ["http", "limit_conns"] => reads(ask, || connections_limit.value()),
         ["resolvers"] => reads(ask, || resolvers(&api.resolvers)),
-        ["stream"] => reads(ask, || json!(["upstreams"])),
+        ["stream"] => reads(ask, || json!(["server_zones", "upstreams"])),
         [engine @ ("http" | "stream"), "upstreams", rest @ ..] => {
             upstreams::find(ask, engine, rest)
         }

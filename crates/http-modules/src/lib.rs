@@ -52,6 +52,7 @@ pub mod split_clients;
 pub mod ssi;
 pub mod ssl;
 pub mod static_files;
+pub mod status_zone;
 pub mod sticky;
 pub mod stub_status;
 pub mod sub_filter;

@@ -12,6 +12,8 @@ pub static MODULES: &[&Module] = &[
     // What connections speak.
     &crate::ssl::MODULE,
     &crate::ssl::EARLY,
+    // What comes to servers.
+    &crate::status_zone::MODULE,
     // Variables.
     &crate::map::MODULE,
     &crate::geo::MODULE,

@@ -5,6 +5,7 @@ use http::compile::Compiler;
 use http::{Content, Exchange, LocationBuilder, Module, Step, Verdict};
 use session::contexts::LOCATION;
 use session::counters;
+use session::status_zone::{self, Subject, Sums};
 use std::fmt::{Display, Write};
 use upstream::Health;
 use upstream::admin::{self, Status};
@@ -47,6 +48,7 @@ impl Content for Prometheus {
         }
         let mut text = Text::default();
         connections(&mut text);
+        zones(&mut text);
         servers(&mut text);
         answer_text(x, b"text/plain; version=0.0.4; charset=utf-8", text.0.as_bytes())
     }
@@ -91,6 +93,54 @@ fn connections(text: &mut Text) {
     for (name, value, help) in gauges {
         text.metric(name, "gauge", help);
         text.sample(name, "", value);
+    }
+}
+
+/// A count of a zone: its name, what it is, and the value.
+type ZoneMetric<'a> = (&'a str, &'a str, fn(&Sums) -> u64);
+
+/// What `status_zone` counts.
+fn zones(text: &mut Text) {
+    for (kind, subject) in [
+        ("http_server_zone", Subject::Server),
+        ("http_location_zone", Subject::Location),
+        ("stream_server_zone", Subject::StreamServer),
+    ] {
+        let found = status_zone::zones(subject);
+        let all: Vec<(String, Sums)> = found
+            .iter()
+            .map(|zone| (format!("zone=\"{}\"", escaped(zone.name())), zone.sums()))
+            .collect();
+        if all.is_empty() {
+            continue;
+        }
+        let (begun, ended) = match subject {
+            Subject::StreamServer => ("connections_total", "sessions_total"),
+            _ => ("requests_total", "responses_total"),
+        };
+        let metrics: [ZoneMetric<'_>; 4] = [
+            (begun, "What came to a zone.", |sums| sums.begun),
+            ("discarded_total", "What ended without an answer.", |sums| sums.discarded),
+            ("received_bytes_total", "Bytes received from clients.", |sums| sums.received),
+            ("sent_bytes_total", "Bytes sent to clients.", |sums| sums.sent),
+        ];
+        for (metric, help, value) in metrics {
+            let name = format!("{kind}_{metric}");
+            text.metric(&name, "counter", help);
+            all.iter().for_each(|(labels, sums)| text.sample(&name, labels, value(sums)));
+        }
+        let name = format!("{kind}_{ended}");
+        text.metric(&name, "counter", "What ended, by the class of its status.");
+        for (labels, sums) in &all {
+            for (class, count) in (1..).zip(sums.ended) {
+                text.sample(&name, &format!("{labels},class=\"{class}xx\""), count);
+            }
+        }
+        if subject != Subject::Location {
+            let name = format!("{kind}_processing");
+            text.metric(&name, "gauge", "What is under way.");
+            all.iter().for_each(|(labels, sums)| text.sample(&name, labels, sums.processing));
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub mod random;
 pub mod real_ip;
 pub mod regex;
 pub mod split_clients;
+pub mod status_zone;
 pub mod table;
 #[cfg(test)]
 mod testing;

@@ -38,6 +38,7 @@ mod set;
 mod split_clients;
 mod ssl;
 mod ssl_preread;
+mod status_zone;
 mod upstream_log;
 mod upstreams;
 pub mod variables;

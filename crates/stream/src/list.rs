@@ -6,6 +6,7 @@ use crate::module::Module;
 /// Every feature.
 pub static MODULES: &[&Module] = &[
     // Variables.
+    &crate::status_zone::MODULE,
     &crate::map::MODULE,
     &crate::geo::MODULE,
     &crate::split_clients::MODULE,

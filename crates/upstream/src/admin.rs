@@ -10,10 +10,13 @@ use balance::{Checks, Health, PeerIndex, PeerOptions, State, Tier};
 use system::socket::Address;
 
 use crate::book::Statistics;
-use crate::group::{Group, Member};
+use crate::group::{Group, Member, Peer};
 use crate::home::{Home, Shared};
 use crate::records::{Origin, Record};
 use crate::timeline::{Event, What};
+
+/// So many members are read under one lock.
+const STRETCH: usize = 256;
 
 thread_local! {
     static GROUPS: RefCell<Vec<(&'static str, Weak<Group>)>> = const { RefCell::new(Vec::new()) };
@@ -119,31 +122,58 @@ impl Group {
     pub fn status(&self, now_s: u64) -> Vec<Status> {
         self.refresh();
         let peers = self.peers();
+        let mut list = Vec::new();
+        // A lock for each stretch: workers that pick need not wait for all of a large group.
+        for (nth, stretch) in peers.chunks(STRETCH).enumerate() {
+            self.read_status(now_s, (nth * STRETCH) as PeerIndex, stretch, &mut list);
+        }
+        list
+    }
+
+    /// The member of a number.
+    pub fn status_of(&self, id: u64, now_s: u64) -> Option<Status> {
+        self.refresh();
+        let peers = self.peers();
+        let place = peers.iter().position(|peer| peer.id == id && !peer.is_gone)?;
+        let mut list = Vec::new();
+        self.read_status(now_s, place as PeerIndex, &peers[place..=place], &mut list);
+        list.pop()
+    }
+
+    /// Whether a member has this address.
+    pub fn has_address(&self, address: &Address) -> bool {
+        self.peers().iter().any(|peer| !peer.is_gone && peer.address == *address)
+    }
+
+    /// Appends the members at the places from `first` on, which are known as `peers`.
+    fn read_status(
+        &self,
+        now_s: u64,
+        first: PeerIndex,
+        peers: &[Rc<Peer>],
+        list: &mut Vec<Status>,
+    ) {
         let now_ms = net::now();
         let (seconds, ms) = net::wall();
         let wall_ms = seconds * 1000 + u64::from(ms);
+        let ago = |since_ms: u64| wall_ms.saturating_sub(now_ms.saturating_sub(since_ms));
         let service_of = |line: u64| self.names.get()?.line(line)?.service.as_deref();
         let live = &mut *self.live();
-        let mut list = Vec::new();
         let mut read = |state: &mut State<'_>, shared: Option<&Shared>| {
-            for (place, peer) in (0..).zip(&peers) {
+            for (place, peer) in (first..).zip(peers) {
                 if peer.is_gone || !state.is_taken(place) {
                     continue;
                 }
                 let Some(now) = state.peers().get(place as usize) else { continue };
-                let record = shared.and_then(|shared| shared.book.read(place));
+                let origin = shared.and_then(|shared| shared.book.origin(place));
                 let (downtime_ms, since_ms) = state.downtime_ms(place, now_ms);
-                let ago = |since_ms: u64| wall_ms.saturating_sub(now_ms.saturating_sub(since_ms));
-                let service = record
-                    .as_ref()
-                    .filter(|record| record.origin == Origin::Resolved)
-                    .and_then(|record| service_of(record.line));
+                let line = origin.filter(|(origin, _)| *origin == Origin::Resolved);
                 list.push(Status {
                     id: peer.id,
                     downtime_ms,
                     down_since_ms: since_ms.map(ago),
-                    service: service.map(Into::into),
-                    origin: record.map_or(Origin::Configured, |record| record.origin),
+                    service: line.and_then(|(_, line)| service_of(line)).map(Into::into),
+                    origin: origin.map_or(Origin::Configured, |(origin, _)| origin),
                     server: peer.server.clone(),
                     route: peer.route.clone(),
                     address: peer.address.clone(),
@@ -161,7 +191,6 @@ impl Group {
             Home::Own(memory) => read(&mut memory.state(), None),
             Home::Zone(shared) => shared.with(|state| read(state, Some(shared))),
         }
-        list
     }
 
     /// The name of its zone.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use balance::PeerIndex;
 use system::shared::{View, Zone};
 
-use crate::records::{self, LINES, Line, Record};
+use crate::records::{self, LINES, Line, Origin, Record};
 use crate::timeline::{self, Event, What};
 
 system::plain! {
@@ -108,6 +108,11 @@ impl Book {
     /// The number of who stands at a place. Under the lock.
     pub(crate) fn id(&self, place: PeerIndex) -> Option<u64> {
         records::id(self.lines(place))
+    }
+
+    /// Where the one at a place comes from, and its line. Under the lock.
+    pub(crate) fn origin(&self, place: PeerIndex) -> Option<(Origin, u64)> {
+        records::origin(self.lines(place))
     }
 
     /// The version of the record at a place. Under the lock.

@@ -111,6 +111,21 @@ pub(crate) fn version(lines: &[Line]) -> Option<u64> {
     number(lines, 4)
 }
 
+/// Where the peer comes from, and its line; `None` for a vacant place.
+pub(crate) fn origin(lines: &[Line]) -> Option<(Origin, u64)> {
+    let word = |i: usize| Some(lines.first()?.words[i].load(Ordering::Relaxed));
+    Some((origin_of(word(0)?)?, word(5)?))
+}
+
+fn origin_of(word: u64) -> Option<Origin> {
+    match word & 0xff {
+        1 => Some(Origin::Configured),
+        2 => Some(Origin::Resolved),
+        3 => Some(Origin::Added),
+        _ => None,
+    }
+}
+
 fn number(lines: &[Line], at: usize) -> Option<u64> {
     let head = lines.first()?;
     let is_vacant = head.words[0].load(Ordering::Relaxed) == VACANT;
@@ -122,12 +137,7 @@ pub(crate) fn load(lines: &[Line]) -> Option<Record> {
     let [head, ..] = lines else { return None };
     let word = |i: usize| head.words[i].load(Ordering::Relaxed);
     let first = word(0);
-    let origin = match first & 0xff {
-        1 => Origin::Configured,
-        2 => Origin::Resolved,
-        3 => Origin::Added,
-        _ => return None,
-    };
+    let origin = origin_of(first)?;
     let lengths = word(6);
     let length = |shift: u32| (lengths >> shift & 0xffff) as usize;
     let port = (first >> 32) as u16;

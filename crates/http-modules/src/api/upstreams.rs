@@ -73,7 +73,7 @@ impl Place<'_> {
 
     fn server(&self, id: &str) -> Answer {
         let id = number(id)?;
-        let found = self.status().into_iter().find(|server| server.id == id);
+        let found = self.status_of(id);
         let found = found.ok_or_else(|| unknown(id))?;
         match self.ask.method {
             Method::Patch => {
@@ -82,7 +82,7 @@ impl Place<'_> {
                 settings.refuse_fixed()?;
                 self.group.change(id, &settings.change).map_err(fault)?;
                 self.keep();
-                let now = self.status().into_iter().find(|server| server.id == id);
+                let now = self.status_of(id);
                 Ok((200, now.as_ref().map(of_server), None))
             }
             Method::Delete => {
@@ -114,7 +114,7 @@ impl Place<'_> {
         }
         let addresses = target.resolve(&upstream::SystemNames, port).map_err(bad)?;
         let address = addresses.into_iter().next().ok_or_else(|| bad("no host"))?;
-        if self.status().iter().any(|other| other.address == address) {
+        if self.group.has_address(&address) {
             let text = format!("server \"{server}\" exists already");
             return Err(Fault::new(409, text, "EntryExists"));
         }
@@ -137,7 +137,7 @@ impl Place<'_> {
         };
         let id = self.group.add(&member, settings.backup.unwrap_or(false)).map_err(fault)?;
         self.keep();
-        let added = self.status().into_iter().find(|server| server.id == id);
+        let added = self.status_of(id);
         let version = self.ask.path.first().map_or("", String::as_str);
         let (base, engine, name) = (&self.ask.base, self.engine, self.group.name());
         let place = format!("{base}/{version}/{engine}/upstreams/{name}/servers/{id}");
@@ -155,6 +155,10 @@ impl Place<'_> {
 
     fn status(&self) -> Vec<Status> {
         self.group.status(net::now() / 1000)
+    }
+
+    fn status_of(&self, id: u64) -> Option<Status> {
+        self.group.status_of(id, net::now() / 1000)
     }
 
     fn list(&self) -> Value {
