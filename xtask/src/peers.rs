@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 const PACKAGES: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
     ("nghttp", "nghttp2-client"),
+    ("testssl", "testssl.sh"),
     ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
     ("dig", "bind9-dnsutils"),
     ("nc", "netcat-openbsd"),

@@ -165,6 +165,7 @@ fn wrap(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut out = vec![tag];
     match content.len() {
         short @ ..=0x7f => out.push(short as u8),
+        long @ ..=0xff => out.extend([0x81, long as u8]),
         long => out.extend([0x82, (long >> 8) as u8, long as u8]),
     }
     [out, content].concat()

@@ -221,8 +221,11 @@ async fn exchange(address: &Address, request: &[u8]) -> Result<Vec<u8>, String> 
     let stream = net::connect(address, &ConnectOptions::default()).await;
     let stream = stream.map_err(|error| error.to_string())?;
     talk(&stream, request).await.map_err(|fault| match fault {
-        Fault { doing: "sending" | "receiving", reason } => {
-            format!("OCSP responder broke the connection ({})", reason.unwrap_or_default())
+        Fault { doing: "sending", reason } => {
+            format!("send() failed {}", reason.unwrap_or_default())
+        }
+        Fault { doing: "receiving", reason } => {
+            format!("recv() failed {}", reason.unwrap_or_default())
         }
         Fault { reason: Some(reason), .. } if reason == "closed prematurely" => {
             "OCSP responder prematurely closed connection".to_owned()
