@@ -240,13 +240,31 @@ impl<T: 'static> Directive<T> {
     /// [`crate::Registry::faults`] finds in a test.
     pub fn default_value(&self) -> Option<T> {
         let default = self.spec.default?;
-        match self.read_text(default) {
-            Ok(value) => Some(value),
-            Err(invalid) => panic!(
-                "the default {default:?} of \"{}\" does not pass its own reader: {}",
+        Some(self.default_from(&self.default_node(default)))
+    }
+
+    /// The default as the directive that would say the same.
+    ///
+    /// # Panics
+    /// As [`Directive::default_value`].
+    pub(crate) fn default_node(&self, default: &str) -> Node {
+        let node = Node::parse(&format!("{} {default}", self.spec.name));
+        node.unwrap_or_else(|| {
+            panic!("the default {default:?} of \"{}\" is not a list of words", self.spec.name)
+        })
+    }
+
+    /// The value of the default.
+    ///
+    /// # Panics
+    /// As [`Directive::default_value`].
+    pub(crate) fn default_from(&self, node: &Node) -> T {
+        self.read_node(node).unwrap_or_else(|invalid| {
+            panic!(
+                "the default of \"{}\" does not pass its own reader: {}",
                 self.spec.name, invalid.message
-            ),
-        }
+            )
+        })
     }
 }
 

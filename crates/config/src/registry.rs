@@ -1,6 +1,8 @@
 //! All directives that a program knows, found by context and name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::check::check_nodes;
 use crate::directive::{AnyDirective, Args, Context, Opens};
@@ -9,7 +11,7 @@ use crate::text::Node;
 
 /// Directive tables, indexed.
 pub struct Registry {
-    by_context: HashMap<&'static str, HashMap<&'static str, &'static dyn AnyDirective>>,
+    by_context: HashMap<&'static str, HashMap<&'static [u8], &'static dyn AnyDirective>>,
     by_name: BTreeMap<&'static str, Vec<&'static dyn AnyDirective>>,
     all: Vec<&'static dyn AnyDirective>,
 }
@@ -22,13 +24,13 @@ impl Registry {
     pub fn new(groups: &[&'static [&'static dyn AnyDirective]]) -> Registry {
         let all: Vec<&'static dyn AnyDirective> =
             groups.iter().flat_map(|group| group.iter().copied()).collect();
-        let mut by_context: HashMap<_, HashMap<_, _>> = HashMap::new();
+        let mut by_context: HashMap<&'static str, HashMap<&'static [u8], _>> = HashMap::new();
         let mut by_name: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for &directive in &all {
             let spec = directive.spec();
             for context in spec.contexts {
                 let names = by_context.entry(context.id).or_default();
-                let twice = names.insert(spec.name, directive).is_some();
+                let twice = names.insert(spec.name.as_bytes(), directive).is_some();
                 assert!(!twice, "\"{}\" is declared twice in \"{}\"", spec.name, context.id);
             }
             by_name.entry(spec.name).or_default().push(directive);
@@ -38,7 +40,6 @@ impl Registry {
 
     /// The directive that a name means in a context.
     pub fn find(&self, context: Context, name: &[u8]) -> Option<&'static dyn AnyDirective> {
-        let name = std::str::from_utf8(name).ok()?;
         self.by_context.get(context.id)?.get(name).copied()
     }
 
@@ -56,7 +57,7 @@ impl Registry {
     /// The names that are known in a context, sorted.
     pub(crate) fn names_in(&self, context: Context) -> Vec<&'static str> {
         let mut names: Vec<_> = match self.by_context.get(context.id) {
-            Some(names) => names.keys().copied().collect(),
+            Some(names) => names.values().map(|directive| directive.spec().name).collect(),
             None => Vec::new(),
         };
         names.sort_unstable();

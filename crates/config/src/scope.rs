@@ -6,12 +6,14 @@
 //! [`Sink`], so that a test can tell which directives no compile step ever reads.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::check::from_invalid;
 use crate::diagnostic::Diagnostic;
-use crate::directive::{AnyDirective, Context, Directive, Invalid, Key, MAIN, Opens, Repeat};
+use crate::directive::{AnyDirective, Context, Directive, Invalid, Key, MAIN, Opens, Repeat, Spec};
 use crate::registry::{Registry, inner_context};
 use crate::text::{Block, Node, Span, Tree};
 
@@ -20,7 +22,10 @@ use crate::text::{Block, Node, Span, Tree};
 pub struct Sink {
     diagnostics: RefCell<Vec<Diagnostic>>,
     present: RefCell<BTreeMap<Key, &'static str>>,
-    read: RefCell<HashSet<Key>>,
+    /// What was asked for, told apart by addresses: no text has to be hashed.
+    read: RefCell<HashSet<Place>>,
+    /// Defaults that were parsed already.
+    defaults: RefCell<HashMap<Place, Rc<Node>>>,
 }
 
 impl Sink {
@@ -56,9 +61,10 @@ impl Sink {
     /// that nothing has asked for. Sorted. For the test that every accepted directive is used.
     pub fn unread(&self, registry: &Registry) -> Vec<&'static str> {
         let (present, read) = (self.present.borrow(), self.read.borrow());
-        let known: HashSet<Key> = registry.all().map(|directive| directive.spec().key()).collect();
-        let unread = present.keys().filter(|key| known.contains(*key) && !read.contains(*key));
-        unread.map(|(name, _)| *name).collect()
+        let specs = registry.all().map(|directive| directive.spec());
+        let unread: HashSet<Key> =
+            specs.filter(|spec| !read.contains(&place(spec))).map(Spec::key).collect();
+        present.keys().filter(|key| unread.contains(*key)).map(|(name, _)| *name).collect()
     }
 
     /// The directives of the tables that stand in no tree given to [`Scope::root`]. Sorted. For
@@ -69,6 +75,23 @@ impl Sink {
         let mut absent: Vec<_> = keys.filter(|key| !present.contains_key(key)).collect();
         absent.sort_unstable();
         absent.into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn note_read(&self, spec: &Spec) {
+        self.read.borrow_mut().insert(place(spec));
+    }
+
+    /// A directive's default, parsed once for all the blocks that do not say otherwise.
+    fn default_of<T>(&self, directive: &Directive<T>) -> Option<T> {
+        let default = directive.spec.default?;
+        let place = (directive.spec.name.as_ptr(), default.as_ptr());
+        let parsed = self.defaults.borrow().get(&place).cloned();
+        let node = parsed.unwrap_or_else(|| {
+            let node = Rc::new(directive.default_node(default));
+            self.defaults.borrow_mut().insert(place, node.clone());
+            node
+        });
+        Some(directive.default_from(&node))
     }
 
     fn note_present(&self, nodes: &[Node], context: Context, registry: &Registry) {
@@ -82,6 +105,17 @@ impl Sink {
         }
     }
 }
+
+/// Where two texts that last for ever are.
+type Place = (*const u8, *const u8);
+
+/// Tells specs apart: each of a table's has its own name and contexts.
+fn place(spec: &Spec) -> Place {
+    (spec.name.as_ptr(), spec.contexts.as_ptr().cast())
+}
+
+/// Blocks of so few nodes are looked through; larger ones have an index.
+const FEW: usize = 8;
 
 /// A block, its context, and the blocks around it. Cheap to clone.
 #[derive(Clone)]
@@ -98,7 +132,7 @@ struct LevelOf<'t> {
     span: Span,
     node: Option<&'t Node>,
     parent: Option<Scope<'t>>,
-    /// Positions in `block.nodes` by name, made at the first look.
+    /// Positions in `block.nodes` by name, made at the first look into a block of many nodes.
     index: OnceCell<HashMap<&'t [u8], Vec<usize>>>,
 }
 
@@ -117,7 +151,7 @@ impl<'t> Child<'t> {
         if !self.is(directive) {
             return None;
         }
-        self.sink.read.borrow_mut().insert(directive.spec.key());
+        self.sink.note_read(&directive.spec);
         directive.read_node(self.node).ok()
     }
 
@@ -162,7 +196,7 @@ impl<'t> Scope<'t> {
         if let Some((value, span)) = self.find_spanned(directive) {
             return (value, Some(span));
         }
-        match directive.default_value() {
+        match self.sink.default_of(directive) {
             Some(value) => (value, None),
             None => panic!("\"{}\" has no default: use find", directive.spec.name),
         }
@@ -323,18 +357,20 @@ impl<'t> Scope<'t> {
     }
 
     fn note<T>(&self, directive: &Directive<T>) {
-        self.sink.read.borrow_mut().insert(directive.spec.key());
+        self.sink.note_read(&directive.spec);
     }
 
     /// The appearances of a directive in this very block.
-    fn here(&self, spec: &crate::Spec) -> impl Iterator<Item = &'t Node> + use<'_, 't> {
-        let block = self.level.block;
-        let positions = if spec.allowed_in(self.level.context) {
-            self.positions().get(spec.name.as_bytes()).map_or(&[][..], Vec::as_slice)
-        } else {
-            &[]
+    fn here(&self, spec: &Spec) -> impl Iterator<Item = &'t Node> + use<'_, 't> {
+        let nodes = self.level.block.nodes.as_slice();
+        let name = spec.name.as_bytes();
+        let (few, positions) = match spec.allowed_in(self.level.context) {
+            false => (&[][..], &[][..]),
+            true if nodes.len() <= FEW => (nodes, &[][..]),
+            true => (&[][..], self.positions().get(name).map_or(&[][..], Vec::as_slice)),
         };
-        positions.iter().filter_map(|&position| block.nodes.get(position))
+        let found = few.iter().filter(move |node| node.name.bytes() == name);
+        found.chain(positions.iter().filter_map(|&position| nodes.get(position)))
     }
 
     fn positions(&self) -> &HashMap<&'t [u8], Vec<usize>> {

@@ -91,6 +91,11 @@ impl Rules {
     pub fn compile(scope: &Scope<'_>) -> Option<Rules> {
         let mut level = Some(scope.clone());
         while let Some(here) = level {
+            // A level may hold thousands of other blocks: its nodes are walked only for these.
+            if !here.has_local(&ALLOW) && !here.has_local(&DENY) {
+                level = here.parent();
+                continue;
+            }
             let rules: Box<[(Clients, Opinion)]> = here
                 .children()
                 .filter_map(|child| {
