@@ -92,6 +92,20 @@
 //! assert_eq!(client.call("/a", 100, |_| false), None);
 //! ```
 //!
+//! # Which hash
+//!
+//! What `tests/distribution.rs` finds with 20,000 keys: by how much the share of a peer is off at
+//! most among 10 peers of weights 1 to 3, and how many of the keys of others, of a thousand, move
+//! when one of N peers leaves.
+//!
+//! | method | off | N = 3 | 10 | 100 | 1,000 |
+//! |---|---|---|---|---|---|
+//! | [`hash::CONSISTENT`] (ketama) | 10 % | 0 | 0 | 0 | 0 |
+//! | [`maglev::METHOD`] | 7 % | 0 | 4 | 6 | 4 |
+//! | [`rendezvous::METHOD`] | 7 % | 0 | 0 | 0 | fewer than 1 |
+//!
+//! Chance alone makes shares differ by about 7 % with so many keys.
+//!
 //! Read on in `state.rs` (memory, tiers, events), then in `round_robin.rs`. A further algorithm
 //! is one file with its `METHOD` and one line in `method.rs`.
 

@@ -214,8 +214,8 @@ pub static HASH: Directive<Choice> = Directive::new("hash", BLOCKS, hash)
          removed, nearly all keys move. Compatible with Cache::Memcached.\n\
          - `consistent`: servers have many points on a ring (ketama); when one of N is removed, \
          about one key of N moves. Compatible with Cache::Memcached::Fast.\n\
-         - `maglev`: servers share a large table, more evenly than a ring; slightly more keys \
-         move.\n\
+         - `maglev`: servers share a large table, more evenly than a ring; besides the keys of the \
+         removed server about five of a thousand others move.\n\
          - `rendezvous`: the highest bid wins; shares are exact, and only the keys of the removed \
          server move; about as many others besides when there are more than 512 servers.",
     )
