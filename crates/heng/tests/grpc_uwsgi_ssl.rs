@@ -121,6 +121,57 @@ fn what_is_said_to_servers_can_be_chosen() {
     check(variable, "CN=me");
 }
 
+/// The same for `proxy_pass`.
+fn requests(leaf: &str, lines: &str) -> Config {
+    with_files(Config::http(&format!(
+        "server {{ listen 127.0.0.1:%%PORT_1%% ssl; keepalive_timeout 0;
+             ssl_certificate %%DIR%%/{leaf}.crt; ssl_certificate_key %%DIR%%/{leaf}.key;
+             ssl_verify_client optional_no_ca; return 200 '{TOLD}'; }}
+         server {{ listen 127.0.0.1:%%PORT_0%%; {lines}
+             location / {{ proxy_pass https://127.0.0.1:%%PORT_1%%; }} }}"
+    )))
+}
+
+#[test]
+fn certificates_named_by_variables_may_be_kept() {
+    let other = Identity::own("other");
+    for (cache, expected) in [
+        ("", "CN=other"),
+        ("%%_ssl_certificate_cache off;", "CN=other"),
+        ("%%_ssl_certificate_cache max=2 valid=1h inactive=1h;", "CN=me"),
+    ] {
+        for (family, make) in
+            [("proxy", requests as fn(&str, &str) -> Config), ("grpc", calls), ("uwsgi", programs)]
+        {
+            let lines = format!(
+                "set $who me; {cache} %%_ssl_certificate DIR/$who.crt;
+                 %%_ssl_certificate_key DIR/$who.key; %%_ssl_session_reuse off;"
+            );
+            let lines = lines.replace("%%", family).replace("DIR", "%%DIR%%");
+            let server = Server::start(make("leaf", &lines));
+            let told = |n: usize| match family {
+                "uwsgi" => {
+                    server.get("/");
+                    server.wait_until("a line", || server.read("told.log").lines().count() == n);
+                    server.read("told.log").lines().last().unwrap_or_default().to_owned()
+                }
+                _ => server.get("/").expect(200).text(),
+            };
+            assert!(told(1).ends_with("CN=me"));
+            server.write("me.crt", &other.certificate);
+            server.write("me.key", &other.key);
+            let text = told(2);
+            assert!(text.ends_with(expected), "{family} {cache}: {text}");
+        }
+    }
+    let check = |line: &str, message: &str| {
+        Server::check(Config::server(line)).expect(1).says(message);
+    };
+    let missing = "\"grpc_ssl_certificate_cache\" must have the \"max\" parameter";
+    check("grpc_ssl_certificate_cache valid=1h;", missing);
+    check("uwsgi_ssl_certificate_cache max=0;", "invalid parameter \"max=0\"");
+}
+
 #[test]
 fn sessions_are_taken_up_again() {
     for (line, expected) in [("", " r "), ("grpc_ssl_session_reuse off;", " . ")] {

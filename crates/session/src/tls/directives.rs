@@ -488,7 +488,11 @@ pub fn read_conf_command(args: &Args<'_>) -> Result<(String, String), Invalid> {
     }
 }
 
-fn read_certificate_cache(args: &Args<'_>) -> Result<Option<CertificateCache>, Invalid> {
+/// Reads `off` or `max=N [inactive=TIME] [valid=TIME]`.
+///
+/// # Errors
+/// nginx's words for what is no parameter, and when there is no `max`.
+pub fn read_certificate_cache(args: &Args<'_>) -> Result<Option<CertificateCache>, Invalid> {
     let mut cache = CertificateCache { most: 0, inactive_s: 10, valid_s: 60 };
     let mut off = false;
     for (i, word) in args.words().iter().enumerate() {
@@ -510,7 +514,8 @@ fn read_certificate_cache(args: &Args<'_>) -> Result<Option<CertificateCache>, I
     match (off, cache.most) {
         (true, _) => Ok(None),
         (false, 0) => {
-            Err(Invalid::new("\"ssl_certificate_cache\" must have the \"max\" parameter"))
+            let name = args.name();
+            Err(Invalid::new(format!("\"{name}\" must have the \"max\" parameter")))
         }
         (false, _) => Ok(Some(cache)),
     }

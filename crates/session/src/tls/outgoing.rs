@@ -319,6 +319,7 @@ fn certificate(
     };
     let given = scope.find(towards.certificate);
     let key = scope.find(towards.certificate_key);
+    let cache = scope.get(towards.certificate_cache);
     let by_command = |pick: fn(&Command) -> Option<&String>| commands.iter().rev().find_map(pick);
     let replaced = by_command(|command| match command {
         Command::Certificate(file) => Some(file),
@@ -348,7 +349,7 @@ fn certificate(
         return Ok((Some(loaded.map_err(nowhere)?), None));
     }
     let pair = (template(&certificate), template(&key));
-    Ok((None, Some(Dynamic::new(vec![pair], passwords, prefix.to_owned(), None))))
+    Ok((None, Some(Dynamic::new(vec![pair], passwords, prefix.to_owned(), cache))))
 }
 
 /// `host:port` without the port.

@@ -7,7 +7,9 @@
 use config::{AnyDirective, Arity, Context, Directive, read};
 use net::tls::Protocols;
 
-use super::directives::{read_conf_command, read_protocols};
+use super::directives::{
+    CertificateCache, read_certificate_cache, read_conf_command, read_protocols,
+};
 use crate::contexts::{HTTP, LOCATION, SERVER, STREAM, STREAM_SERVER};
 
 /// Where the directives of one way to pass on are found.
@@ -15,6 +17,7 @@ pub struct Towards {
     /// `proxy`, as their names begin.
     pub(super) family: &'static str,
     pub(super) certificate: &'static Directive<config::Template>,
+    pub(super) certificate_cache: &'static Directive<Option<CertificateCache>>,
     pub(super) certificate_key: &'static Directive<config::Template>,
     pub(super) ciphers: &'static Directive<String>,
     pub(super) conf_command: &'static Directive<(String, String)>,
@@ -52,6 +55,7 @@ macro_rules! towards {
 
         pub(super) const ALL: &[&dyn AnyDirective] = &[
             &CERTIFICATE,
+            &CERTIFICATE_CACHE,
             &CERTIFICATE_KEY,
             &CIPHERS,
             &CONF_COMMAND,
@@ -70,6 +74,7 @@ macro_rules! towards {
         pub(super) const TOWARDS: Towards = Towards {
             family: $name,
             certificate: &CERTIFICATE,
+            certificate_cache: &CERTIFICATE_CACHE,
             certificate_key: &CERTIFICATE_KEY,
             ciphers: &CIPHERS,
             conf_command: &CONF_COMMAND,
@@ -94,6 +99,27 @@ macro_rules! towards {
                      shows none. `data:` in front means that the certificate itself follows.",
                 )
                 .example(concat!($name, "_ssl_certificate /etc/ssl/proxy.crt;"));
+
+        static CERTIFICATE_CACHE: Directive<Option<CertificateCache>> = Directive::new(
+            concat!($name, "_ssl_certificate_cache"),
+            PLACES,
+            read_certificate_cache,
+        )
+        .takes(Arity::Between(1, 3))
+        .default("off")
+        .syntax(concat!(
+            $name,
+            "_ssl_certificate_cache off;\n",
+            $name,
+            "_ssl_certificate_cache max=N [inactive=TIME] [valid=TIME];"
+        ))
+        .text(concat!(
+            "Keeps certificates and keys of `",
+            $name,
+            "_ssl_certificate` whose names hold variables in memory of each worker; see \
+             `ssl_certificate_cache`."
+        ))
+        .example(concat!($name, "_ssl_certificate_cache max=1000 inactive=20s valid=1m;"));
 
         static CERTIFICATE_KEY: Directive<config::Template> =
             Directive::new(concat!($name, "_ssl_certificate_key"), PLACES, read::template)
