@@ -9,11 +9,11 @@ use crate::exchange::Exchange;
 use crate::limit_except::LimitExcept;
 use crate::module::{Content, Filter, Guard, Logger, Stage};
 use crate::settings::Settings;
+use foldhash::HashMap;
 use session::log::Log;
 use session::pattern::GivenUp;
 pub use session::pattern::Pattern;
 use std::any::Any;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// How a location's name is compared with the URI.

@@ -8,10 +8,10 @@ use crate::exchange::Exchange;
 use crate::http2;
 use crate::location::{Location, Pattern};
 use crate::settings::HeadLimits;
+use foldhash::HashMap;
 use session::pattern::GivenUp;
 use session::text::Span;
 use session::tls::ServerTls;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// One `server` block.
