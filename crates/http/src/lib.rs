@@ -42,6 +42,7 @@ mod slot;
 mod subrequest;
 pub mod temp;
 pub mod tls;
+mod trailers;
 pub mod upstream_log;
 pub mod variables;
 pub mod worker;

@@ -5,8 +5,10 @@
 //! connection received already, then from its socket, decoded when they were chunked.
 
 use crate::exchange::Exchange;
+use crate::headers::Headers;
 use crate::settings::InFileOnly;
 use crate::temp::TempFile;
+use crate::trailers::Section;
 use net::{Block, Chunk, Data, FileRange};
 use session::log::Level;
 use std::future::poll_fn;
@@ -63,6 +65,11 @@ pub struct RequestBody {
     pub received: u64,
     /// The whole body, once it was taken in.
     pub stored: Option<Stored>,
+    /// The fields behind it, where somebody wants them.
+    pub trailers: Headers,
+    keeps_trailers: bool,
+    /// Present while they are read.
+    section: Option<Box<Section>>,
 }
 
 /// A body that was taken in whole.
@@ -139,6 +146,9 @@ impl RequestBody {
             pushed_back: None,
             received: 0,
             stored: None,
+            trailers: Headers::default(),
+            keeps_trailers: false,
+            section: None,
         }
     }
 
@@ -168,6 +178,15 @@ impl RequestBody {
     /// No body, and nobody to be invited to send one.
     pub fn absent() -> RequestBody {
         RequestBody { continue_sent: true, ..RequestBody::new(Framing::None) }
+    }
+
+    pub(crate) fn keep_trailers(&mut self) {
+        self.keeps_trailers = true;
+        self.decoder.set_trailers(Trailers::Keep);
+    }
+
+    pub(crate) fn keeps_trailers(&self) -> bool {
+        self.keeps_trailers
     }
 
     /// Its length, when the head named one.
@@ -217,6 +236,8 @@ impl RequestBody {
 
     /// Gives the body to another exchange of the same client request.
     pub fn take(&mut self) -> RequestBody {
+        // Their text stays behind.
+        self.trailers = Headers::default();
         std::mem::replace(self, RequestBody::absent())
     }
 }
@@ -265,6 +286,9 @@ impl Exchange {
 
     /// Takes the next piece of the body out of what was received; keeps the rest.
     fn decode(&mut self, mut input: Chunk) -> Result<Option<Chunk>, BodyError> {
+        if let Some(section) = self.body.section.take() {
+            return self.read_trailers(section, input);
+        }
         let body = &mut self.body;
         let piece = match body.framing {
             Framing::None => None,
@@ -285,15 +309,11 @@ impl Exchange {
                 }
                 Ok(ChunkEvent::Done { consumed }) => {
                     input.advance(consumed);
-                    body.ended = true;
+                    body.ended = !body.keeps_trailers;
+                    body.section = body.keeps_trailers.then(Box::default);
                     None
                 }
-                Err(_) => {
-                    body.broken = true;
-                    let message = format_args!("client sent invalid chunked body");
-                    self.log_error(Level::Info, message);
-                    return Err(BodyError::Malformed);
-                }
+                Err(_) => return Err(self.malformed()),
             },
         };
         self.connection.put_leftover(input);
@@ -314,6 +334,31 @@ impl Exchange {
             }
         }
         Ok(piece)
+    }
+
+    fn malformed(&mut self) -> BodyError {
+        self.body.broken = true;
+        self.log_error(Level::Info, format_args!("client sent invalid chunked body"));
+        BodyError::Malformed
+    }
+
+    /// Reads on in the trailer section; the body ends with it.
+    fn read_trailers(
+        &mut self,
+        mut section: Box<Section>,
+        mut input: Chunk,
+    ) -> Result<Option<Chunk>, BodyError> {
+        match section.take(&input) {
+            Ok(None) => self.body.section = Some(section),
+            Ok(Some(length)) => {
+                input.advance(length);
+                self.connection.put_leftover(input);
+                self.has_trailers(&section);
+                self.body.ended = true;
+            }
+            Err(_) => return Err(self.malformed()),
+        }
+        Ok(None)
     }
 
     /// Receives more bytes into the connection's leftover.

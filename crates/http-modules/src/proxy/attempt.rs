@@ -5,7 +5,7 @@ use super::pass::Call;
 use super::request::{BodyFraming, Head};
 use super::settings::{Settings, Speech};
 use super::translate::{Fault, Translator};
-use super::wrapping::{Wrapping, push_chunk, push_records};
+use super::wrapping::{Wrapping, push_chunk, push_end, push_records, push_whole};
 use http::Exchange;
 use http::headers::Headers;
 use http::request_body::{BodyError, Stored};
@@ -228,6 +228,9 @@ impl<'a> Dialogue<'a> {
         match (&call.data, wrapping) {
             // What carries the request has its body.
             _ if is_shared => {}
+            (Some(data), Wrapping::Chunks) if !call.streamed => {
+                push_whole(&mut out, data.data(), context.settings, x);
+            }
             (Some(Stored::Memory(begun)), Wrapping::Chunks) => {
                 push_chunk(&mut out, [begun.clone()]);
             }
@@ -600,7 +603,7 @@ impl Dialogue<'_> {
         if ended {
             self.streaming = false;
             match self.wrapping {
-                Wrapping::Chunks => self.out.push(Data::from(&b"0\r\n\r\n"[..])),
+                Wrapping::Chunks => push_end(&mut self.out, self.context.settings, x),
                 Wrapping::Records => self.out.push(Data::from(fastcgi::body_header(0).to_vec())),
                 Wrapping::None => {}
             }

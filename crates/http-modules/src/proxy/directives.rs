@@ -304,7 +304,9 @@ pub(super) static PROXY_PASS_TRAILERS: Flag = flag("proxy_pass_trailers")
     .text(
         "Whether fields that a backend sends behind a body in chunks go to the client, when it \
          gets the body in chunks too. Backends send such fields to those who ask for them: \
-         `proxy_set_header Connection te; proxy_set_header TE trailers`.",
+         `proxy_set_header Connection te; proxy_set_header TE trailers`. Fields behind a \
+         client's body go to backends of HTTP/1.1 likewise, and always to those of HTTP/2: not \
+         those that mean something in a head, nor those that `proxy_set_header` sets.",
     )
     .example("proxy_pass_trailers on;");
 

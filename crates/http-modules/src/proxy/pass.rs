@@ -96,6 +96,10 @@ async fn prepare_some_body(settings: &Settings, x: &mut Exchange) -> Result<Prep
         x.read_body().await?;
         return Ok(Prepared { framing: BodyFraming::None, data: None, streamed: false });
     }
+    let passes_trailers = settings.passes_request_trailers();
+    if passes_trailers {
+        x.keep_trailers();
+    }
     // HTTP/1.0 has no chunks: the length must be known first.
     let whole = settings.request_buffering || (x.body.is_chunked() && !settings.may_stream());
     if !whole && x.body.stored.is_none() {
@@ -112,7 +116,10 @@ async fn prepare_some_body(settings: &Settings, x: &mut Exchange) -> Result<Prep
     x.read_body().await?;
     let data = x.body.stored.clone();
     let length = data.as_ref().map_or(0, Stored::len);
-    Ok(Prepared { framing: BodyFraming::Length(length), data, streamed: false })
+    // HTTP/1 knows no fields behind a body of announced length.
+    let chunks = passes_trailers && !settings.speech.is_http2() && !x.body.trailers.is_empty();
+    let framing = if chunks { BodyFraming::Chunked } else { BodyFraming::Length(length) };
+    Ok(Prepared { framing, data, streamed: false })
 }
 
 /// The client closed: nobody waits for an answer. Logged as 499.

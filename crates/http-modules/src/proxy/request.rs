@@ -1,11 +1,11 @@
 //! The backend's request: written straight into the send buffer by a plan made at load time.
 
 use super::directives::{self as d, HttpVersion};
-use super::settings::Settings;
+use super::settings::{Settings, Speech};
 use super::target::{self, Resolved};
 use crate::sticky::{self, Sticky};
 use config::{Directive, Scope};
-use http::{Compiler, Exchange};
+use http::{Compiler, Exchange, Field};
 use net::Block;
 use session::text::{Span, push_number};
 use session::variables::{Segment, Template};
@@ -28,6 +28,17 @@ pub(super) struct Plan {
     pass_fields: bool,
     /// `TE: trailers` is passed on.
     passes_trailers: bool,
+}
+
+/// The fields behind a request's body that go to the backend, as they go there. Fields that mean
+/// something in a head do not belong there (RFC 9110 section 6.5.1), and what the configuration
+/// sets is not to be said again by the client.
+pub(super) fn trailers(settings: &Settings, x: &Exchange) -> Vec<Field> {
+    let Speech::Http(plan) = &settings.speech else { return Vec::new() };
+    let passes = |field: &&Field| {
+        field.known == Known::Other && !plan.skips(field.known, field.name(&x.arena))
+    };
+    x.body.trailers.iter().filter(passes).copied().collect()
 }
 
 /// How the body of a request is told to the backend.

@@ -235,6 +235,18 @@ impl Settings {
         Some(Box::new(connecting))
     }
 
+    /// Whether the fields behind a request's body go to the backend.
+    pub(super) fn passes_request_trailers(&self) -> bool {
+        match &self.speech {
+            Speech::Http(plan) => match plan.version {
+                HttpVersion::Http2 => true,
+                HttpVersion::Http11 => self.pass_trailers,
+                HttpVersion::Http10 => false,
+            },
+            Speech::Other(_) => false,
+        }
+    }
+
     /// Bytes per second to read of an answer; `None`: as many as come.
     pub(super) fn rate(&self, x: &mut Exchange) -> Option<u64> {
         let rate = match self.rate.as_constant() {

@@ -3,6 +3,7 @@
 use super::stream::Stream;
 use crate::exchange::Exchange;
 use crate::request_body::BodyError;
+use crate::trailers::Section;
 use net::Chunk;
 use session::log::Level;
 use std::rc::Rc;
@@ -34,6 +35,15 @@ impl Exchange {
         stream.timer.clear();
         let Some(piece) = piece else {
             self.body.end();
+            if self.body.keeps_trailers()
+                && let Some(text) = stream.take_trailers()
+            {
+                let mut section = Section::default();
+                // Our own text, made of fields that were checked.
+                if let Ok(Some(_)) = section.take(&text) {
+                    self.has_trailers(&section);
+                }
+            }
             let received = self.body.received;
             if let Some(declared) = self.body.declared().filter(|declared| *declared != received) {
                 self.body.break_off();

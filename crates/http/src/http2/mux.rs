@@ -446,7 +446,7 @@ impl State {
         let connection = &mux.connection;
         match event {
             Event::Head { stream, end } => self.begin(mux, stream, end),
-            Event::Trailers { stream } => self.take_data(stream, Chunk::default(), true),
+            Event::Trailers { stream } => self.take_trailers(mux, stream),
             Event::Room => self.room = true,
             Event::Refused(fault) => connection.log(Level::Info, format_args!("{}", fault.text)),
             Event::Reset { stream, code } => {
@@ -488,6 +488,23 @@ impl State {
         net::spawn(async move {
             request.await;
         });
+    }
+
+    /// The fields behind a request's body, which ends with them.
+    fn take_trailers(&mut self, mux: &Rc<Mux>, id: u32) {
+        let Some(stream) = self.find(id) else { return };
+        match request::trailers(self.codec.list()) {
+            Some(lines) => {
+                stream.set_trailers(lines);
+                self.take_data(id, Chunk::default(), true);
+            }
+            None => {
+                let message = format_args!("client sent invalid trailers");
+                mux.connection.log(Level::Info, message);
+                self.codec.reset(id, Code::Protocol);
+                self.lose(id);
+            }
+        }
     }
 
     fn lose(&mut self, id: u32) {

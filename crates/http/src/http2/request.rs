@@ -7,6 +7,7 @@
 use crate::head;
 use crate::headers::{Headers, span};
 use crate::settings::HeadLimits;
+use crate::trailers::is_token;
 use session::log::Bytes;
 use session::text::Arena;
 use wire::http1::{
@@ -49,6 +50,33 @@ type Fault = (u16, String);
 
 fn bad<T>(text: impl Into<String>) -> Result<T, Fault> {
     Err((400, text.into()))
+}
+
+/// The fields behind a request's body as lines, with an empty one at the end; `None` when they
+/// make the request malformed (RFC 9113 sections 8.1 and 8.2).
+pub(super) fn trailers(list: &HeaderList) -> Option<Vec<u8>> {
+    let mut lines = Vec::with_capacity(list.text_len() + 4 * list.len() + 2);
+    for (name, value) in list.iter() {
+        let is_name = !name.is_empty()
+            && name.iter().all(|byte| is_token(*byte) && !byte.is_ascii_uppercase());
+        let is_value = !value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'));
+        let is_of_connection = matches!(
+            Known::of(name),
+            Known::Connection
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::TransferEncoding
+                | Known::Upgrade
+        );
+        if !is_name || !is_value || is_of_connection {
+            return None;
+        }
+        for part in [name, b": ", value, b"\r\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    lines.extend_from_slice(b"\r\n");
+    (!list.is_cut()).then_some(lines)
 }
 
 /// The pseudo-header fields.

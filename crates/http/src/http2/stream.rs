@@ -35,6 +35,8 @@ pub struct Stream {
     pub(super) chunk: Cell<u64>,
     /// The kernel has the last frame.
     pub(super) is_flushed: Cell<bool>,
+    /// The fields behind the request's body, as lines.
+    trailers: RefCell<Option<Vec<u8>>>,
     /// The answer breaks off behind what waits to be sent.
     pub(super) breaks_off: Cell<bool>,
     /// What `sent` was when the client's time to take more began.
@@ -69,6 +71,7 @@ impl Stream {
             overhead: Cell::new(0),
             chunk: Cell::new(8192),
             is_flushed: Cell::new(false),
+            trailers: RefCell::new(None),
             breaks_off: Cell::new(false),
             seen: Cell::new(0),
         }
@@ -146,6 +149,15 @@ impl Stream {
                 _ => {}
             }
         });
+    }
+
+    /// The fields behind the body are here.
+    pub(super) fn set_trailers(&self, lines: Vec<u8>) {
+        *self.trailers.borrow_mut() = Some(lines);
+    }
+
+    pub(super) fn take_trailers(&self) -> Option<Vec<u8>> {
+        self.trailers.borrow_mut().take()
     }
 
     /// The next piece of the body; `None` after the last.

@@ -102,6 +102,11 @@ pub struct ChunkDecoder {
 }
 
 impl ChunkDecoder {
+    /// What becomes of trailers from now on; of no effect within them.
+    pub fn set_trailers(&mut self, trailers: Trailers) {
+        self.trailers = trailers;
+    }
+
     /// Most bytes of a trailer section that is skipped.
     pub const TRAILER_LIMIT: u32 = 16 * 1024;
     /// Most bytes by which chunk lines may outgrow the data: each chunk pays for 16 bytes of its

@@ -2,7 +2,7 @@
 
 use super::{End, Step, UpstreamBody};
 use crate::proxy::attempt::Way;
-use crate::proxy::http2::{Part, Trouble};
+use crate::proxy::http2::{self, Part, Trouble};
 use http::Exchange;
 use session::log::Level;
 use std::task::{Context, Poll};
@@ -63,7 +63,7 @@ impl UpstreamBody {
             match x.poll_body(cx) {
                 Poll::Ready(Ok(Some(piece))) => carried.push(piece),
                 Poll::Ready(Ok(None)) => {
-                    carried.end();
+                    carried.end(http2::trailers(&self.settings, x));
                     self.streaming = false;
                 }
                 // The answer may come all the same.

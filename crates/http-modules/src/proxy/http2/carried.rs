@@ -32,9 +32,12 @@ impl Carried {
         self.session.queue(&self.side);
     }
 
-    /// The request's body has ended.
-    pub(in super::super) fn end(&self) {
-        self.side.inner.borrow_mut().body_ends = true;
+    /// The request's body has ended; a header list may follow it.
+    pub(in super::super) fn end(&self, trailers: Option<Vec<u8>>) {
+        let mut inner = self.side.inner.borrow_mut();
+        inner.body_ends = true;
+        inner.own_trailers = trailers;
+        drop(inner);
         self.session.queue(&self.side);
     }
 

@@ -26,7 +26,7 @@ impl Dialogue<'_> {
                 }
                 Poll::Ready(Ok(None)) => {
                     self.streaming = false;
-                    carried.end();
+                    carried.end(super::trailers(self.context.settings, x));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Cause::ClientBody(error))),
                 Poll::Pending => break,

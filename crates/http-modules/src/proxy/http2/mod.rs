@@ -29,7 +29,8 @@ pub(super) use side::Trouble;
 
 use super::attempt::{Cause, Context, connect};
 use super::pass::Call;
-use super::request::Head;
+use super::request::{self, Head};
+use super::settings::Settings;
 use ::session::log::Level;
 use http::Exchange;
 use http::request_body::Stored;
@@ -40,6 +41,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use system::errno::Errno;
 use upstream::{Attempts, Awaited, Carrier, Connecting, Making, PeerIndex, Shared};
+use wire::http2::hpack;
 
 /// Begins the request on a connection that others use as well.
 pub(super) async fn carry(
@@ -53,10 +55,12 @@ pub(super) async fn carry(
 ) -> Result<Carried, Cause> {
     let fresh = attempts.take_stale();
     let making = match attempts.share(peer, how.owner, fresh) {
-        Shared::Found(carrier) => match begin_on(carrier, call, head, !fresh) {
-            Some(carried) => return Ok(carried),
-            None => Err(None),
-        },
+        Shared::Found(carrier) => {
+            match begin_on(carrier, call, head, trailers(context.settings, x), !fresh) {
+                Some(carried) => return Ok(carried),
+                None => Err(None),
+            }
+        }
         Shared::Awaited(awaited) => Err(Some(awaited)),
         Shared::Make(making) => Ok(making),
     };
@@ -64,26 +68,46 @@ pub(super) async fn carry(
     Box::pin(wait_or_make(context, how, x, call, attempts, peer, head, making, !fresh)).await
 }
 
+/// The fields behind the request's body, as a header list.
+pub(super) fn trailers(settings: &Settings, x: &Exchange) -> Option<Vec<u8>> {
+    if x.body.trailers.is_empty() {
+        return None;
+    }
+    let mut block = Vec::new();
+    for field in request::trailers(settings, x) {
+        hpack::encode(&mut block, field.name(&x.arena), x.text(field.value));
+    }
+    Some(block).filter(|block| !block.is_empty())
+}
+
 /// Begins the request on a carrier, unless that has just closed.
 fn begin_on(
     carrier: Rc<dyn Carrier>,
     call: &Call,
     head: &Head,
+    trailers: Option<Vec<u8>>,
     may_repeat: bool,
 ) -> Option<Carried> {
     let session = carrier.as_any().downcast::<Session>().ok()?;
-    begin(&session, call, head, may_repeat)
+    begin(&session, call, head, trailers, may_repeat)
 }
 
-fn begin(session: &Rc<Session>, call: &Call, head: &Head, may_repeat: bool) -> Option<Carried> {
-    let is_bare = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
+fn begin(
+    session: &Rc<Session>,
+    call: &Call,
+    head: &Head,
+    trailers: Option<Vec<u8>>,
+    may_repeat: bool,
+) -> Option<Carried> {
+    let is_empty = call.data.as_ref().is_none_or(Stored::is_empty) && !call.streamed;
+    let is_bare = is_empty && trailers.is_none();
     let carried = session.begin(head, is_bare, call.resolved.secure, may_repeat)?;
     if !is_bare {
         if let Some(data) = &call.data {
             carried.push(data.data());
         }
         if !call.streamed {
-            carried.end();
+            carried.end(trailers);
         }
     }
     Some(carried)
@@ -116,10 +140,12 @@ async fn wait_or_make(
             true => match attempts.share(peer, how.owner, false) {
                 Shared::Make(making) => Ok(making),
                 Shared::Awaited(awaited) => Err(Some(awaited)),
-                Shared::Found(carrier) => match begin_on(carrier, call, head, may_repeat) {
-                    Some(carried) => return Ok(carried),
-                    None => Ok(attempts.make(peer, how.owner)),
-                },
+                Shared::Found(carrier) => {
+                    match begin_on(carrier, call, head, trailers(context.settings, x), may_repeat) {
+                        Some(carried) => return Ok(carried),
+                        None => Ok(attempts.make(peer, how.owner)),
+                    }
+                }
             },
         };
     };
@@ -136,7 +162,7 @@ async fn wait_or_make(
     let lease = connect(context, how, x, attempts, peer, call.resolved.secure).await?;
     let session = Session::start(lease, making, context.settings.buffers.head);
     // A new connection takes one.
-    begin(&session, call, head, may_repeat).ok_or(Cause::Failed)
+    begin(&session, call, head, trailers(context.settings, x), may_repeat).ok_or(Cause::Failed)
 }
 
 /// Waits for a connection within the time to connect, unless the client leaves. True when it
