@@ -7,7 +7,8 @@
 //!
 //! What there is to measure stands in [`rows`]; who takes part in [`contestant`], and their
 //! processes and configurations in [`stage`] and [`scene`]. [`cost`], [`memory`] and [`latency`]
-//! measure, with [`load`] and [`calls`]; [`figures`] has the arithmetic and [`outcome`] the tables.
+//! measure, with [`load`] and [`calls`], and [`micro`] counts instructions; [`figures`] has the
+//! arithmetic and [`outcome`] the tables.
 
 mod calls;
 mod contestant;
@@ -16,6 +17,7 @@ mod figures;
 mod latency;
 mod load;
 mod memory;
+pub(crate) mod micro;
 mod outcome;
 mod rows;
 mod scene;

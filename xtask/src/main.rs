@@ -32,6 +32,8 @@ usage: cargo xtask COMMAND
   bench [--rounds N] [--seconds N] [--long] [--write] [ROW...]
         measure heng beside nginx and HAProxy, in turns; --write writes bench/RESULTS.md, --long
         watches memory for ten minutes; --list only names the rows
+  bench micro [--write]
+        count instructions per operation; --write writes bench/MICRO.md
 ";
 
 fn main() -> ExitCode {
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
                 _ => Err(format!("docs does not know {rest:?}")),
             },
             "directives" => directives::run(rest),
+            "bench" if rest.first().is_some_and(|word| word == "micro") => {
+                bench::micro::run(&rest[1..])
+            }
             "bench" => bench::Options::parse(rest).and_then(|options| bench::run(&options)),
             "-h" | "--help" | "help" => {
                 print!("{USAGE}");

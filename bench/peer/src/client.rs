@@ -1,7 +1,8 @@
 //! An HTTP/1.1 client on a plain connection or one with TLS, and the load `requests`.
 //!
-//! `requests ADDRESS list=FILE` asks for the lines of a file, each `HOST PATH`, in random order,
-//! one after another on each connection.
+//! `requests ADDRESS [list=FILE] [warm=yes]` asks for `/`, or for the lines of a file, each `HOST
+//! PATH`, in random order, one after another on each connection. With `warm` it prints `begin`
+//! once every connection has had an answer, and counts from there.
 
 use std::io;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use net::{Address, ConnectOptions, Stream};
 use rustls::ClientConfig;
 
-use crate::load::{Chance, Counts, Failure, Orders, run};
+use crate::load::{self, Chance, Counts, Failure, Orders};
 use crate::secure::Secure;
 
 /// The longest head of an answer.
@@ -126,16 +127,21 @@ fn content_length(head: &[u8]) -> Option<usize> {
 /// The load.
 pub(crate) async fn requests(orders: &Orders) -> Result<(), Failure> {
     let address = orders.address()?;
-    let path = orders.text("list").ok_or("list=FILE is missing")?;
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let text = match orders.text("list") {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
+        None => "bench /\n".to_string(),
+    };
     let list = text.lines().filter_map(|line| line.split_once(' '));
     let list: Rc<[Vec<u8>]> = list.map(|(host, path)| get(host, path)).collect();
-    run(orders, |number, counts| ask(address.clone(), list.clone(), Chance::new(number), counts))
-        .await
+    let task = |number, counts| ask(address.clone(), list.clone(), Chance::new(number), counts);
+    match orders.text("warm") {
+        Some("yes") => load::run_warm(orders, task).await,
+        _ => load::run(orders, task).await,
+    }
 }
 
 async fn ask(address: Address, list: Rc<[Vec<u8>]>, mut chance: Chance, counts: Rc<Counts>) {
-    let mut buffer = vec![0; 16 << 10];
+    let mut buffer = vec![0; 4 << 10];
     while !counts.is_over() {
         let outcome = ask_on(&address, &list, &mut chance, &mut buffer, &counts).await;
         if let Err(error) = outcome {
@@ -154,12 +160,17 @@ async fn ask_on(
     counts: &Counts,
 ) -> io::Result<()> {
     let link = Link::open(address, None).await?;
+    let mut is_warm = false;
     while !counts.is_over() {
         let start = net::precise_now_us();
         link.write_all(&list[chance.below(list.len())]).await?;
         match answer(&link, buffer, |bytes| counts.received(bytes)).await? {
             true => counts.done(start),
             false => counts.failed("a status that is not 200"),
+        }
+        if !is_warm {
+            is_warm = true;
+            counts.warm();
         }
     }
     Ok(())

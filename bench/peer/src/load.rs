@@ -11,6 +11,10 @@ use std::str::FromStr;
 
 use net::Address;
 
+/// How long connections may take to become warm, and how often that is looked at.
+const WARMING_MS: u64 = 20_000;
+const LOOK_MS: u64 = 10;
+
 /// Why a load could not work.
 pub(crate) type Failure = Box<dyn Error>;
 
@@ -83,6 +87,8 @@ pub(crate) struct Counts {
     /// How long each took, in microseconds.
     times_us: RefCell<Vec<u32>>,
     over: Cell<bool>,
+    /// How many connections have had an answer.
+    warm: Cell<usize>,
 }
 
 impl Counts {
@@ -115,6 +121,19 @@ impl Counts {
         }
     }
 
+    /// A connection has had its first answer.
+    pub(crate) fn warm(&self) {
+        self.warm.set(self.warm.get() + 1);
+    }
+
+    /// Forgets what was counted.
+    fn restart(&self) {
+        self.done.set(0);
+        self.failed.set(0);
+        self.bytes.set(0);
+        self.times_us.borrow_mut().clear();
+    }
+
     /// How many came to an end, well or not.
     pub(crate) fn settled(&self) -> u64 {
         self.done.get() + self.failed.get()
@@ -145,15 +164,51 @@ pub(crate) fn quantile(sorted: &[u32], share: f64) -> u32 {
 /// Runs so many tasks until the time is over, and tells what they counted.
 pub(crate) async fn run<F>(
     orders: &Orders,
-    mut task: impl FnMut(usize, Rc<Counts>) -> F,
+    task: impl FnMut(usize, Rc<Counts>) -> F,
 ) -> Result<(), Failure>
 where
     F: Future<Output = ()> + 'static,
 {
     let counts = Rc::new(Counts::default());
+    start(orders, &counts, task)?;
+    finish(orders, &counts).await
+}
+
+/// The same, but what happens before all connections are warm does not count. `begin` is printed
+/// when they are, or when that takes too long.
+pub(crate) async fn run_warm<F>(
+    orders: &Orders,
+    task: impl FnMut(usize, Rc<Counts>) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let counts = Rc::new(Counts::default());
+    start(orders, &counts, task)?;
+    let deadline = net::now() + WARMING_MS;
+    while counts.warm.get() < orders.connections()? && net::now() < deadline {
+        net::sleep(LOOK_MS).await;
+    }
+    counts.restart();
+    println!("begin");
+    finish(orders, &counts).await
+}
+
+fn start<F>(
+    orders: &Orders,
+    counts: &Rc<Counts>,
+    mut task: impl FnMut(usize, Rc<Counts>) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + 'static,
+{
     for number in 0..orders.connections()? {
         net::spawn(task(number, counts.clone()));
     }
+    Ok(())
+}
+
+async fn finish(orders: &Orders, counts: &Counts) -> Result<(), Failure> {
     net::sleep(orders.span_ms()?).await;
     counts.over.set(true);
     counts.tell();

@@ -115,9 +115,14 @@ impl Secure {
         self.stream.write_all(&bytes).await
     }
 
-    pub(crate) async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.borrow_mut().writer().write_all(bytes)?;
-        self.flush().await
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        // rustls takes no more than its buffer holds.
+        while !bytes.is_empty() {
+            let taken = self.tls.borrow_mut().writer().write(bytes)?;
+            self.flush().await?;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
     }
 
     /// At least one byte of what the server sent.

@@ -1,5 +1,6 @@
 //! Nanoseconds per parsed head, on one thread against a monotonic clock, the fastest of many
-//! rounds: `cargo run --release -p wire --example head_bench`.
+//! rounds: `cargo run --release -p wire --example head_bench`. With a name and a number it only
+//! does that work so often, for those who count instructions.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -36,39 +37,66 @@ ETag: \"65a1b2c3-80\"\r\n\
 Cache-Control: max-age=60\r\n\
 Vary: Accept-Encoding\r\n\r\n";
 
-fn main() {
-    let mut fields: Vec<Field> = Vec::with_capacity(64);
-    let mut path = Vec::with_capacity(256);
+const TARGET: &[u8] = b"/articles/2026/11/balancing-without-regret?ref=home&page=2";
 
-    report("request head", BROWSER.len(), || {
+/// What is kept between calls, as a worker keeps it.
+struct Room {
+    fields: Vec<Field>,
+    path: Vec<u8>,
+}
+
+/// A name for the command line, what it is, how many bytes it takes, and the work itself.
+type Work = (&'static str, &'static str, usize, fn(&mut Room) -> usize);
+
+const WORKS: [Work; 4] = [
+    ("request", "request head", BROWSER.len(), |room| {
         let mut parser = RequestParser::default();
-        let parsed = parser.parse(black_box(BROWSER), &mut fields);
+        let parsed = parser.parse(black_box(BROWSER), &mut room.fields);
         assert!(matches!(parsed, Ok(Parsed::Complete { .. })));
-        fields.len()
-    });
-    report("request head, framing, host and target", BROWSER.len(), || {
+        room.fields.len()
+    }),
+    ("request-all", "request head, framing, host and target", BROWSER.len(), |room| {
         let mut parser = RequestParser::default();
         let head = black_box(BROWSER);
-        let Ok(Parsed::Complete { line, .. }) = parser.parse(head, &mut fields) else { return 0 };
-        let framing = request_framing(&line, head, &fields);
-        let host = request_host(&line, head, &fields);
-        let target = target::parse(line.path.of(head), true, &mut path);
+        let parsed = parser.parse(head, &mut room.fields);
+        let Ok(Parsed::Complete { line, .. }) = parsed else { return 0 };
+        let framing = request_framing(&line, head, &room.fields);
+        let host = request_host(&line, head, &room.fields);
+        let target = target::parse(line.path.of(head), true, &mut room.path);
         assert!(framing.is_ok() && host.is_ok() && target.is_ok());
-        fields.len()
-    });
-    report("response head and framing", ANSWER.len(), || {
+        room.fields.len()
+    }),
+    ("response", "response head and framing", ANSWER.len(), |room| {
         let mut parser = ResponseParser::default();
         let head = black_box(ANSWER);
-        let Ok(ParsedResponse::Complete { line, .. }) = parser.parse(head, &mut fields) else {
-            return 0;
-        };
-        assert!(response_framing(line.status, false, false, head, &fields).is_ok());
-        fields.len()
-    });
-    let raw = b"/articles/2026/11/balancing-without-regret?ref=home&page=2";
-    report("target", raw.len(), || {
-        target::parse(black_box(raw), true, &mut path).map_or(0, |target| target.raw_path.end())
-    });
+        let parsed = parser.parse(head, &mut room.fields);
+        let Ok(ParsedResponse::Complete { line, .. }) = parsed else { return 0 };
+        assert!(response_framing(line.status, false, false, head, &room.fields).is_ok());
+        room.fields.len()
+    }),
+    ("target", "target", TARGET.len(), |room| {
+        let parsed = target::parse(black_box(TARGET), true, &mut room.path);
+        parsed.map_or(0, |target| target.raw_path.end())
+    }),
+];
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut room = Room { fields: Vec::with_capacity(64), path: Vec::with_capacity(256) };
+    match words.as_slice() {
+        [] => {
+            for (_, what, bytes, work) in WORKS {
+                report(what, bytes, || work(&mut room));
+            }
+        }
+        [name, count] => {
+            let work = WORKS.iter().find(|work| work.0 == name).expect("a name of a work");
+            for _ in 0..count.parse().expect("a number") {
+                black_box(work.3(&mut room));
+            }
+        }
+        _ => panic!("usage: head_bench [NAME COUNT]"),
+    }
 }
 
 /// Runs `work` in rounds of 20,000 and prints the fastest round's time per call.

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// So often a start is timed.
 const STARTS: usize = 3;
-/// A heavy load is measured for at least so many seconds, since opening it takes a while.
-const HEAVY_SECONDS: u32 = 3;
 
 /// Asks one contestant for so long.
 pub(super) fn ask(
@@ -26,11 +24,17 @@ pub(super) fn ask(
     seconds: u32,
 ) -> Result<(Answers, Usage, Duration), String> {
     let mut command = load.command(stage, proxy, cores, seconds);
-    let before = Usage::of(proxy.pid())?;
-    let start = Instant::now();
-    let answers = load.run(&mut command)?;
+    let pid = proxy.pid();
+    let mut before = Usage::of(pid)?;
+    let mut start = Instant::now();
+    // A load that opens many connections says when it begins to count.
+    let answers = load.run_telling(&mut command, || {
+        start = Instant::now();
+        before = Usage::of(pid)?;
+        Ok(())
+    })?;
     let took = start.elapsed();
-    Ok((answers, Usage::of(proxy.pid())?.since(&before), took))
+    Ok((answers, Usage::of(pid)?.since(&before), took))
 }
 
 /// Asks all contestants in turns, and counts system calls in a round of its own.
@@ -89,10 +93,11 @@ pub(super) fn measure_start(
     load: &Load,
     options: &Options,
 ) -> Result<Outcome, String> {
-    let mut times: Vec<Vec<f64>> = contestants.iter().map(|_| Vec::new()).collect();
+    let mut times: Vec<Vec<[f64; 2]>> = contestants.iter().map(|_| Vec::new()).collect();
     let mut note = |stage: &Stage| {
         for (proxy, times) in stage.proxies().iter().zip(&mut times) {
-            times.push(proxy.started_in.as_secs_f64() * 1000.0);
+            let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+            times.push([ms(proxy.started_in), ms(proxy.start_cpu)]);
         }
     };
     for _ in 1..STARTS {
@@ -100,11 +105,12 @@ pub(super) fn measure_start(
     }
     let stage = Stage::set(row.name, contestants, &row.setting, Cores::One)?;
     note(&stage);
-    let mut text = String::from("\n| proxy | start, ms | memory after it, KiB |\n|---|---|---|\n");
+    let mut text = String::from("\n| proxy | start, ms | CPU ms of it | memory after it, KiB |\n");
+    text.push_str("|---|---|---|---|\n");
     for ((contestant, proxy), times) in contestants.iter().zip(stage.proxies()).zip(&times) {
         let memory = figures::proportional_bytes(proxy.pid())? / 1024;
-        let start = median(times.iter().copied());
-        let _ = writeln!(text, "| {} | {start:.0} | {memory} |", contestant.name());
+        let [start, cpu] = [0, 1].map(|place| median(times.iter().map(|times| times[place])));
+        let _ = writeln!(text, "| {} | {start:.0} | {cpu:.0} | {memory} |", contestant.name());
     }
     let unit = Unit::Request;
     let measured = rounds(&stage, contestants, load, unit, Cores::One, options)?;
@@ -139,19 +145,17 @@ pub(super) fn measure_cliff(
         }
     };
     let under_load = besides.as_ref().map_or(&stage, |(other, ..)| other);
-    let seconds = options.seconds.max(HEAVY_SECONDS);
     let mut samples: Vec<[Vec<Sample>; 2]> =
         contestants.iter().map(|_| Default::default()).collect();
     for round in 0..=options.rounds {
         for (number, samples) in samples.iter_mut().enumerate() {
             let named = |error: String| format!("{}: {error}", contestants[number].name());
-            let first = options.seconds;
-            for (place, (stage, load, seconds)) in
-                [(&stage, light, first), (under_load, &heavy, seconds)].into_iter().enumerate()
+            for (place, (stage, load)) in
+                [(&stage, light), (under_load, &heavy)].into_iter().enumerate()
             {
                 let proxy = &stage.proxies()[number];
                 let (answers, used, took) =
-                    ask(stage, proxy, load, Cores::One, seconds).map_err(named)?;
+                    ask(stage, proxy, load, Cores::One, options.seconds).map_err(named)?;
                 if round > 0 {
                     samples[place].push(Sample::new(&answers, &used, took, Unit::Request));
                 }

@@ -6,7 +6,7 @@ use super::cost::ask;
 use super::figures::{Sample, Unit, median, range};
 use super::load::{Load, Tool};
 use super::outcome::{Measured, Outcome, heading, meets, ratios};
-use super::rows::{Row, SMALL};
+use super::rows::{MOST, Row};
 use super::stage::{Cores, Stage};
 use std::fmt::Write as _;
 
@@ -21,9 +21,7 @@ pub(super) fn measure(
     let stage = Stage::set(row.name, contestants, &row.setting, cores)?;
     let mut slowest = f64::INFINITY;
     for proxy in stage.proxies() {
-        // The first second opens connections and memory.
-        ask(&stage, proxy, &SMALL, cores, 1)?;
-        let (answers, _, took) = ask(&stage, proxy, &SMALL, cores, options.seconds)?;
+        let (answers, _, took) = ask(&stage, proxy, &MOST, cores, options.seconds)?;
         slowest = slowest.min(answers.done as f64 / took.as_secs_f64());
     }
     let rate = (slowest / 2.0).floor();

@@ -1,8 +1,9 @@
 //! Loads: wrk, h2load and those of `bench-peer`, how they are called and what they print.
 
 use super::stage::{Cores, Proxy, Stage};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What a browser sends, so that heads have a usual size.
 const BROWSER: &[&str] = &[
@@ -137,9 +138,28 @@ impl Load {
 
     /// Runs its command and reads what it prints.
     pub(super) fn run(&self, command: &mut Command) -> Result<Answers, String> {
-        let output =
-            command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        self.run_telling(command, || Ok(()))
+    }
+
+    /// The same; `begin` is called when the load says that it begins to count.
+    pub(super) fn run_telling(
+        &self,
+        command: &mut Command,
+        mut begin: impl FnMut() -> Result<(), String>,
+    ) -> Result<Answers, String> {
+        let failed = |error: std::io::Error| format!("cannot run a load: {error}");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let mut text = String::new();
+        let output = child.stdout.take().ok_or("a load without output")?;
+        for line in BufReader::new(output).lines() {
+            let line = line.map_err(failed)?;
+            match line == "begin" {
+                true => begin()?,
+                false => text = text + &line + "\n",
+            }
+        }
+        let output = child.wait_with_output().map_err(failed)?;
         let said = String::from_utf8_lossy(&output.stderr);
         let read = self.read(&text).filter(|answers| answers.done > 0 || answers.bytes > 0);
         let answers = read.ok_or_else(|| format!("no answers: {text}{said}"))?;

@@ -122,8 +122,7 @@ impl Row {
                 vec![load]
             }
             Measure::Cliff { light, heavy, .. } => vec![light, heavy],
-            // The highest rate is found with wrk.
-            Measure::Latency { load } => vec![load, SMALL],
+            Measure::Latency { load } => vec![load],
             Measure::Memory { .. } => Vec::new(),
         };
         let mut programs: Vec<&str> = loads.iter().filter_map(Load::program).collect();
@@ -150,8 +149,8 @@ const fn peer(command: &'static str, connections: u32, words: &'static [&'static
     Load { tool: Tool::Peer { command, words }, port: Port::First, connections }
 }
 
-/// Small answers over kept connections: what many rows are compared with.
-pub(super) const SMALL: Load = wrk("http", "/", 64);
+/// Small answers over kept connections.
+const SMALL: Load = wrk("http", "/", 64);
 
 const fn cpu(load: Load, unit: Unit, floor: Floor) -> Measure {
     Measure::Cpu { load, unit, cores: Cores::One, floor }
@@ -270,8 +269,16 @@ const CLOSE: Load = Load {
     connections: 64,
 };
 
-const fn cliff(heavy: Load, idle: Idle) -> Measure {
-    Measure::Cliff { light: wrk("http", "/", 512), heavy, idle }
+/// Requests that count once every connection has had an answer.
+const fn warm(connections: u32) -> Load {
+    peer("requests", connections, &["warm=yes"])
+}
+
+/// What finds the highest rate of a contestant.
+pub(super) const MOST: Load = warm(64);
+
+const fn cliff(connections: u32, idle: Idle) -> Measure {
+    Measure::Cliff { light: warm(512), heavy: warm(connections), idle }
 }
 
 const fn choosing(name: &'static str, text: &'static str, method: Method) -> Row {
@@ -282,11 +289,12 @@ const fn choosing(name: &'static str, text: &'static str, method: Method) -> Row
 const MANY: [Row; 6] = [
     Row {
         target: Target::Cliff(1.3),
+        setting: Setting { keepalive: 10_000, ..Setting::of(Scene::Http) },
         ..row(
             "busy-10000",
             Area::Many,
             "128 B, up to 10,000 connections, all of them active",
-            cliff(wrk("http", "/", 10_000), Idle::None),
+            cliff(10_000, Idle::None),
         )
     },
     Row {
@@ -296,7 +304,7 @@ const MANY: [Row; 6] = [
             "idle-15000",
             Area::Many,
             "128 B, 512 connections, and up to 15,000 idle ones beside",
-            cliff(wrk("http", "/", 512), Idle::Connections(15_000)),
+            cliff(512, Idle::Connections(15_000)),
         )
     },
     in_scene(

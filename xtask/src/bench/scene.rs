@@ -72,6 +72,11 @@ impl Scene {
         }
     }
 
+    /// Whether the first port takes HTTP/1 without TLS.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Scene::Http | Scene::Servers | Scene::Peers(_))
+    }
+
     /// Writes what the configurations name: bodies, certificates, maps and lists of requests.
     pub(super) fn prepare(self, directory: &Path) -> Result<(), String> {
         for folder in ["static", "files"] {
@@ -180,7 +185,9 @@ fn servers(port: u16) -> String {
     let mut text = String::new();
     for number in 0..SERVERS {
         let name = server_name(number);
-        let _ = writeln!(text, "    server {{\n        listen 127.0.0.1:{port} backlog=16384;");
+        // Options of a socket are given once.
+        let backlog = if number == 0 { " backlog=16384" } else { "" };
+        let _ = writeln!(text, "    server {{\n        listen 127.0.0.1:{port}{backlog};");
         let _ = writeln!(text, "        server_name {name};");
         for (location, _) in LOCATIONS {
             let _ = writeln!(text, "        location {location} {{ proxy_pass http://backend; }}");

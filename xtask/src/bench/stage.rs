@@ -1,16 +1,17 @@
 //! The processes of a benchmark: backend, proxies, idle clients, and the cores they run on.
 
 use super::contestant::Contestant;
+use super::figures::Usage;
 use super::scene::{Place, Scene, Setting, configure, descriptors};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to begin or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which processor cores the parts of a benchmark run on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +69,7 @@ impl Running {
     }
 
     /// Starts a process and waits for the line that says that it is ready.
-    fn start_ready(command: &mut Command) -> Result<Running, String> {
+    pub(super) fn start_ready(command: &mut Command) -> Result<Running, String> {
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let output = running.child.stdout.take().ok_or("a process without output")?;
         let mut line = String::new();
@@ -80,6 +81,21 @@ impl Running {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it accepts at a port.
+    pub(super) fn wait_for(&mut self, port: u16) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if !self.is_alive() {
+                return Err("ended before it accepted connections".to_string());
+            }
+            if Instant::now() > deadline {
+                return Err("does not accept connections".to_string());
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Whether it is still there.
@@ -124,8 +140,9 @@ pub(super) struct BackendPorts {
 pub(super) struct Proxy {
     running: Running,
     pub(super) ports: Ports,
-    /// From its start until it accepted.
+    /// From its start until it served, and the CPU time that this took.
     pub(super) started_in: Duration,
+    pub(super) start_cpu: Duration,
 }
 
 impl Proxy {
@@ -232,27 +249,28 @@ fn start_proxy(
     let start = Instant::now();
     let mut command = contestant.command(&path, directory, &ports, backends.http);
     let mut running = Running::start(&mut command)?;
-    wait_for(ports.first, &mut running)?;
-    Ok(Proxy { running, ports, started_in: start.elapsed() })
+    running.wait_for(ports.first)?;
+    if setting.scene.is_plain() {
+        first_answer(ports.first)?;
+    }
+    let started_in = start.elapsed();
+    let start_cpu = Duration::from_nanos(Usage::of(running.pid())?.run_ns);
+    Ok(Proxy { running, ports, started_in, start_cpu })
+}
+
+/// Waits for an answer to a request: a port may accept before there is a worker behind it.
+fn first_answer(port: u16) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("does not answer: {error}");
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let request = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).map_err(failed)?;
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).map_err(failed)
 }
 
 /// A port that nobody has at the moment.
-fn free_port() -> Result<u16, String> {
+pub(super) fn free_port() -> Result<u16, String> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     bound.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
-}
-
-/// Waits until a port of a process accepts.
-fn wait_for(port: u16, running: &mut Running) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        if !running.is_alive() {
-            return Err("ended before it accepted connections".to_string());
-        }
-        if Instant::now() > deadline {
-            return Err("does not accept connections".to_string());
-        }
-        std::thread::yield_now();
-    }
-    Ok(())
 }
