@@ -2,8 +2,8 @@
 //!
 //! Pieces of memory go out together, with one call; a range of a file goes out by `sendfile(2)`,
 //! and what precedes it is held back until it joins. When the socket is full only the unsent tails
-//! stay, and a small tail of a big buffer moves to a small one. Bytes that wait in a pipe leave it by
-//! `splice(2)`, and move into memory when too many pipes wait for slow receivers.
+//! stay, and a small tail of a big buffer moves to a small one. Bytes that wait in a pipe leave it
+//! by `splice(2)`, and move into memory when too many pipes wait for slow receivers.
 
 use std::fmt;
 use std::io::{self, IoSlice};

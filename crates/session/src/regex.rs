@@ -39,9 +39,12 @@ pub enum Case {
     Ignored,
 }
 
+/// Programs by pattern.
+type Programs = HashMap<(Case, Box<str>), Weak<Program>>;
+
 thread_local! {
-    /// The programs that are in use, by pattern.
-    static PROGRAMS: RefCell<HashMap<(Case, Box<str>), Weak<Program>>> = RefCell::default();
+    /// Those that are in use.
+    static PROGRAMS: RefCell<Programs> = RefCell::default();
 }
 
 /// The groups of the last successful match: spans of the arena that holds the subject.

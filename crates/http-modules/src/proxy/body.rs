@@ -64,7 +64,8 @@ pub(super) struct UpstreamBody {
     streaming: bool,
 }
 
-/// Reads that fill their block before pipes are tried: what comes in small pieces is cheaper copied.
+/// Reads that fill their block before pipes are tried: what comes in small pieces is cheaper
+/// copied.
 const FULL_READS: u8 = 4;
 /// A pipe that is filled with less sends the body back to copying.
 const SMALL_FILL: usize = 16 << 10;
