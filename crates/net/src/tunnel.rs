@@ -43,7 +43,13 @@ pub struct TunnelSettings {
     pub second_rate: u64,
     /// Bytes may go through a pipe: both connections are plain.
     pub splice: bool,
+    /// Small writes to the first and to the second connection go out at once (`TCP_NODELAY`).
+    pub nodelay: [bool; 2],
 }
+
+/// The longest write that no path splits: nothing of it waits for an acknowledgement (RFC 9293
+/// section 3.7.1: the least segment of IPv4).
+const UNSPLIT: u64 = 536;
 
 /// Bytes moved so far, for whoever watches.
 #[derive(Debug, Default)]
@@ -83,6 +89,7 @@ pub async fn tunnel(
     let mut back = Direction::new(Side::Second, OutQueue::new(), settings.second_rate);
     there.may_splice = first.tls().is_none() && second.tls().is_none();
     back.may_splice = there.may_splice;
+    [back.holds_back, there.holds_back] = settings.nodelay;
     let idle = Timer::new();
     let rearm = || idle.set(now().saturating_add(settings.idle_ms));
     rearm();
@@ -158,6 +165,9 @@ struct Direction {
     /// And all of it was written.
     done: bool,
     done_at: u64,
+    /// The receiver's socket is to send small writes at once, and does not know it yet. The first
+    /// small write goes out at once anyway, so that short sessions are spared the call.
+    holds_back: bool,
     pace: Option<Pace>,
 }
 
@@ -183,6 +193,7 @@ impl Direction {
             over: false,
             done: false,
             done_at: 0,
+            holds_back: false,
             pace: (rate > 0).then(pace),
         }
     }
@@ -254,6 +265,15 @@ impl Direction {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, to: &Stream) -> io::Result<Poll<()>> {
+        if self.holds_back {
+            let waiting = self.queue.len_bytes();
+            let is_first = self.queue.sent() == 0 && waiting <= UNSPLIT;
+            if self.mode == Mode::Splicing || waiting > 0 && !is_first {
+                self.holds_back = false;
+                // A connection that is broken already is found to be so by its next use.
+                let _ = to.set_nodelay(true);
+            }
+        }
         if let Some(splicer) = self.splicer.as_mut().filter(|splicer| splicer.held() > 0) {
             let before = splicer.held();
             let outcome = splicer.poll_drain(cx, to, 0);
@@ -359,6 +379,7 @@ mod tests {
         first_rate: 0,
         second_rate: 0,
         splice: true,
+        nodelay: [true; 2],
     };
 
     struct Run {

@@ -85,6 +85,13 @@ impl Arena {
         Arena { bytes: pooled.unwrap_or_else(|| Vec::with_capacity(FRESH_CAPACITY)) }
     }
 
+    /// An empty arena that takes no memory before there is text: for what may last for hours and
+    /// has little to say.
+    pub fn lean() -> Arena {
+        LENT.set(LENT.get() + 1);
+        Arena { bytes: Vec::new() }
+    }
+
     /// The text of `span`; empty when the span does not lie in this arena.
     pub fn text(&self, span: Span) -> &[u8] {
         self.bytes.get(span.range()).unwrap_or(b"")
@@ -197,7 +204,8 @@ impl Drop for Arena {
     fn drop(&mut self) {
         LENT.set(LENT.get().saturating_sub(1));
         let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() > POOLED_CAPACITY || bytes.capacity() == 0 {
+        // Small ones would have to grow for the next request.
+        if !(FRESH_CAPACITY..=POOLED_CAPACITY).contains(&bytes.capacity()) {
             return;
         }
         bytes.clear();

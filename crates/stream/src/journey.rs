@@ -3,9 +3,10 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
-use net::Block;
+use net::{Block, Held};
 use session::log::Level;
 
 use crate::client::Client;
@@ -25,38 +26,47 @@ pub const INTERNAL_ERROR: u16 = 500;
 /// No backend could be reached.
 pub const BAD_GATEWAY: u16 = 502;
 
-/// Leads a session through its phases, and tells the loggers how it went.
-pub(crate) async fn run(mut s: Session, worker: &Worker) {
-    let udp = if s.is_udp() { "udp " } else { "" };
-    s.log_plainly(format_args!("{udp}client {} connected to {}", s.peer, s.endpoint.address));
-    s.status = match unless_aborted(worker, phases(&mut s)).await {
-        Some(status) => status,
-        None => {
+/// Leads a session through its phases, and tells the loggers how it went. `held` is let go of at
+/// the end.
+///
+/// Not an `async fn`, which would have room for the session twice: here all of it happens in the
+/// place that it was moved to.
+#[expect(clippy::manual_async_fn, reason = "an async fn has its arguments twice")]
+pub(crate) fn run(
+    mut session: Session,
+    worker: Rc<Worker>,
+    held: Option<Held>,
+) -> impl Future<Output = ()> {
+    async move {
+        let (s, _held) = (&mut session, &held);
+        let udp = if s.is_udp() { "udp " } else { "" };
+        s.log_plainly(format_args!("{udp}client {} connected to {}", s.peer, s.endpoint.address));
+        // Nothing when the worker's time is over before.
+        let status = {
+            let mut phases = pin!(phases(s));
+            poll_fn(|cx| match worker.is_aborted() {
+                true => Poll::Ready(None),
+                false => phases.as_mut().poll(cx).map(Some),
+            })
+            .await
+        };
+        s.status = status.unwrap_or_else(|| {
             s.log_error(Level::Info, format_args!("shutdown timeout"));
-            proxy::close_books(&mut s);
+            proxy::close_books(s);
             OK
+        });
+        let server = s.server.clone();
+        for logger in &server.loggers {
+            logger(s);
         }
-    };
-    let server = s.server.clone();
-    for logger in &server.loggers {
-        logger(&mut s);
     }
 }
 
-/// What the phases come to; nothing when the worker's time is over before.
-async fn unless_aborted(worker: &Worker, phases: impl Future<Output = u16>) -> Option<u16> {
-    let mut phases = pin!(phases);
-    poll_fn(|cx| match worker.is_aborted() {
-        true => Poll::Ready(None),
-        false => phases.as_mut().poll(cx).map(Some),
-    })
-    .await
-}
-
-/// The status with which the session ends.
+/// The status with which the session ends. What only some sessions go through is boxed: it would
+/// make the future of all of them many times larger.
 async fn phases(s: &mut Session) -> u16 {
     if s.served.proxy_protocol
-        && let Err(status) = proxy_protocol::read(s).await
+        && let Err(status) = Box::pin(proxy_protocol::read(s)).await
     {
         return status;
     }
@@ -69,17 +79,21 @@ async fn phases(s: &mut Session) -> u16 {
         }
     }
     if s.served.ssl
-        && let Err(status) = ssl::handshake(s).await
+        && let Err(status) = Box::pin(ssl::handshake(s)).await
     {
         return status;
     }
-    if let Err(status) = preread(s).await {
+    if !s.server.prereads.is_empty()
+        && !s.is_udp()
+        && let Err(status) = Box::pin(preread(s)).await
+    {
         return status;
     }
     s.doing = "";
     let server = s.server.clone();
     if server.settings.tcp_nodelay
         && !s.peer.is_unix()
+        && (s.served.ssl || !server.content.as_ref().is_some_and(|one| one.sends_at_once()))
         && let Some(stream) = s.client.connection()
     {
         // A connection that is broken already is found to be so by its next use.
@@ -95,9 +109,6 @@ async fn phases(s: &mut Session) -> u16 {
 /// [`Session::ahead`].
 async fn preread(s: &mut Session) -> Result<(), u16> {
     let server = s.server.clone();
-    if server.prereads.is_empty() || s.is_udp() {
-        return Ok(());
-    }
     s.doing = "prereading client data";
     let deadline = net::now().saturating_add(server.settings.preread_timeout_ms);
     for preread in &server.prereads {

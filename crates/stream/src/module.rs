@@ -85,6 +85,11 @@ pub type Serving<'a> = Pin<Box<dyn Future<Output = u16> + 'a>>;
 pub trait Content {
     /// Serves the session to its end and says how it went, as a status.
     fn serve<'a>(&'a self, s: &'a mut Session) -> Serving<'a>;
+
+    /// Whether it sees to `tcp_nodelay` on its own.
+    fn sends_at_once(&self) -> bool {
+        false
+    }
 }
 
 /// One feature of the stream engine.

@@ -137,8 +137,7 @@ fn take(
     let mut session = Session::new(client, packet.peer.clone(), place, permit);
     table.sessions.borrow_mut().insert(key.clone(), inbox);
     session.keep(Entry { table: table.clone(), key: RefCell::new(Some(key)) });
-    let worker = worker.clone();
-    net::spawn(async move { journey::run(session, &worker).await });
+    net::spawn(journey::run(session, worker.clone(), None));
 }
 
 /// Where a packet was meant for, if that is another port than the listener's.

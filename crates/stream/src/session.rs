@@ -80,7 +80,7 @@ impl Session {
             stream,
             served,
             endpoint,
-            arena: Arena::new(),
+            arena: Arena::lean(),
             id: session::acceptor::next_number(),
             started_ms: net::now(),
             peer,

@@ -1,12 +1,13 @@
 //! What happened on the way to peers, for `$upstream_*` and the error log.
 
 use session::text::Span;
+use smallvec::SmallVec;
 
 /// The ways of one session, in order.
 #[derive(Default)]
 pub struct UpstreamLog {
-    /// Each one that was tried.
-    pub attempts: Vec<Attempt>,
+    /// Each one that was tried: mostly one.
+    pub attempts: SmallVec<[Attempt; 1]>,
 }
 
 /// One way.

@@ -86,11 +86,7 @@ impl Worker {
 
     fn spawn(self: &Rc<Worker>, session: Session) {
         let held: Option<Held> = self.seat.as_ref().map(Seat::hold);
-        let worker = self.clone();
-        net::spawn(async move {
-            journey::run(session, &worker).await;
-            drop(held);
-        });
+        net::spawn(journey::run(session, self.clone(), held));
     }
 
     async fn packets(self: &Rc<Worker>, listener: Listener, endpoint: &Rc<Endpoint>) {

@@ -46,11 +46,27 @@ struct Received {
 pub struct Batch {
     bytes: Box<[u8]>,
     received: Vec<Received>,
+    call: Box<Call>,
+}
+
+/// What the kernel is given: not made anew for each call, since it is some kilobytes.
+struct Call {
+    headers: [libc::mmsghdr; AT_ONCE],
+    slices: [libc::iovec; AT_ONCE],
+    names: [libc::sockaddr_storage; AT_ONCE],
+    controls: [Control; AT_ONCE],
 }
 
 impl Default for Batch {
     fn default() -> Batch {
-        Batch { bytes: vec![0; AT_ONCE * LONGEST].into(), received: Vec::with_capacity(AT_ONCE) }
+        // SAFETY: these are plain C structures, for which all zeroes is a value.
+        let (headers, slices, names) = unsafe { (zeroed(), zeroed(), zeroed()) };
+        let controls = [Control([0; CONTROL]); AT_ONCE];
+        Batch {
+            bytes: vec![0; AT_ONCE * LONGEST].into(),
+            received: Vec::with_capacity(AT_ONCE),
+            call: Box::new(Call { headers, slices, names, controls }),
+        }
     }
 }
 
@@ -72,16 +88,13 @@ impl Batch {
     /// packet concerns that one only.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         self.received.clear();
-        // SAFETY: these are plain C structures, for which all zeroes is a value.
-        let (mut headers, mut slices, mut names): (
-            [libc::mmsghdr; AT_ONCE],
-            [libc::iovec; AT_ONCE],
-            [libc::sockaddr_storage; AT_ONCE],
-        ) = unsafe { zeroed() };
-        let mut controls = [Control([0; CONTROL]); AT_ONCE];
-        for (i, room) in self.bytes.chunks_mut(LONGEST).enumerate().take(AT_ONCE) {
+        let most = most.clamp(1, AT_ONCE);
+        let Call { headers, slices, names, controls } = &mut *self.call;
+        for (i, room) in self.bytes.chunks_mut(LONGEST).enumerate().take(most) {
             slices[i].iov_base = room.as_mut_ptr().cast();
             slices[i].iov_len = room.len();
+            // A peer without a name leaves it as it is.
+            names[i].ss_family = 0;
             let header = &mut headers[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -89,6 +102,7 @@ impl Batch {
             header.msg_iovlen = 1;
             header.msg_control = controls[i].0.as_mut_ptr().cast();
             header.msg_controllen = CONTROL;
+            header.msg_flags = 0;
         }
         // SAFETY: every header points to its own slice, name and control room, with their
         // lengths, and all of these outlive the call.
@@ -96,7 +110,7 @@ impl Batch {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                most.clamp(1, AT_ONCE) as u32,
+                most as u32,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
@@ -104,8 +118,8 @@ impl Batch {
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
-        let count = (count as usize).min(AT_ONCE);
-        for (header, name) in headers.iter().zip(&names).take(count) {
+        let count = (count as usize).min(most);
+        for (header, name) in headers.iter().zip(names.iter()).take(count) {
             self.received.push(Received {
                 length: (header.msg_len as usize).min(LONGEST),
                 peer: address_of(name, header.msg_hdr.msg_namelen as usize),

@@ -1,6 +1,7 @@
 //! The way to a peer: pick, connect, and again with the next one.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
 use net::{ConnectOptions, Datagrams};
 use session::budget::{self, Permit};
@@ -29,10 +30,15 @@ pub(super) async fn connection(
     loop {
         let peer = pick(s, attempts)?;
         match attempts.connect(peer, &how).await {
-            Ok(lease) => match secure(s, settings, attempts, &lease, how.timeout_ms).await {
-                true => return Ok(lease),
-                false => may_go_on(s, settings, attempts)?,
-            },
+            Ok(lease) if settings.ssl.is_none() => return Ok(lease),
+            Ok(lease) => {
+                // Boxed: the futures of all other sessions would have room for it too.
+                let secured = secure(s, settings, attempts, &lease, how.timeout_ms);
+                match Box::pin(secured).await {
+                    true => return Ok(lease),
+                    false => may_go_on(s, settings, attempts)?,
+                }
+            }
             Err(error) => next(s, settings, attempts, error)?,
         }
     }
@@ -170,9 +176,12 @@ pub(super) fn done(s: &Session, attempts: &mut Attempts) {
 }
 
 /// The connection stands: logs and measurements learn of it.
-pub(super) fn connected(s: &mut Session, attempts: &mut Attempts, local: Option<Address>) {
-    let udp = if s.is_udp() { "udp " } else { "" };
-    if let (Some(peer), Some(local)) = (attempts.peer(), local) {
+pub(super) fn connected(s: &mut Session, attempts: &mut Attempts, socket: BorrowedFd<'_>) {
+    let local = || system::socket::local_address(socket).ok();
+    if s.log().enabled(Level::Info)
+        && let (Some(peer), Some(local)) = (attempts.peer(), local())
+    {
+        let udp = if s.is_udp() { "udp " } else { "" };
         s.log_plainly(format_args!("{udp}proxy {local} connected to {}", peer.name));
     }
     attempts.proved();

@@ -74,4 +74,8 @@ impl Content for Proxy {
             status
         })
     }
+
+    fn sends_at_once(&self) -> bool {
+        true
+    }
 }

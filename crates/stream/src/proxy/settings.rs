@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) next_timeout_ms: u64,
     /// How connections are secured, where they are.
     pub(super) ssl: Option<Outgoing>,
+    /// Small writes go out at once, on both sides.
+    pub(super) nodelay: bool,
     connecting: Connecting,
     /// `proxy_bind` with variables.
     bind: Option<Template>,
@@ -40,7 +42,9 @@ impl Settings {
             ..Connecting::default()
         };
         let options = &mut connecting.options;
-        options.nodelay = nodelay;
+        // Above TLS several small records may follow each other from the beginning. Otherwise
+        // the tunnel sets it when it matters.
+        options.nodelay = nodelay && scope.get(&d::PROXY_SSL);
         if scope.get(&d::PROXY_SOCKET_KEEPALIVE) {
             options.keepalive = Keepalive::On { idle_s: None, interval_s: None, count: None };
         }
@@ -70,6 +74,7 @@ impl Settings {
             next_tries: u32::try_from(tries).unwrap_or(u32::MAX),
             next_timeout_ms: scope.get(&d::PROXY_NEXT_UPSTREAM_TIMEOUT),
             ssl: ssl(c, scope),
+            nodelay,
             connecting,
             bind,
             upload_rate: c.template(&scope.get(&d::PROXY_UPLOAD_RATE)),

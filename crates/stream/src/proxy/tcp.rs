@@ -3,13 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
 use net::{Closing, OutQueue, Side, TunnelEnd, TunnelSettings, tunnel};
 use session::log::Level;
 use system::errno::Errno;
-use upstream::{Group, Mark, Outcome, Watch};
+use upstream::{Group, Mark, Outcome};
 
 use super::connect::{connected, connection, done, header};
 use super::settings::Settings;
@@ -25,8 +26,8 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
         Ok(lease) => lease,
         Err(status) => return status,
     };
-    let local = system::socket::local_address(lease.stream().as_fd()).ok();
-    connected(s, &mut attempts, local);
+    connected(s, &mut attempts, lease.stream().as_fd());
+    let to_unix = attempts.peer().is_some_and(|peer| peer.address.is_unix());
     let (stream, _permit, watch) = lease.into_stream();
     let mut to_second = OutQueue::new();
     // Below TLS it was sent before the handshake.
@@ -46,17 +47,22 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
         first_rate,
         second_rate,
         splice: true,
+        nodelay: [
+            settings.nodelay && !s.served.ssl && !s.peer.is_unix(),
+            settings.nodelay && settings.ssl.is_none() && !to_unix,
+        ],
     };
     let counts = s.counts.clone();
     let end = {
         let Client::Connection(Some(client)) = &s.client else { return INTERNAL_ERROR };
         let session: &Session = s;
         let tell = |side, error: io::Error| broken(session, side, &error, Doing::Reading);
-        let moving = tunnel(client, &stream, to_second, &how, &counts, tell);
-        match &watch {
-            None => Ok(moving.await),
-            Some(watch) => unless_marked(watch, moving).await,
-        }
+        let mut moving = pin!(tunnel(client, &stream, to_second, &how, &counts, tell));
+        poll_fn(|cx| match watch.as_ref().map(|watch| watch.poll_marked(cx)) {
+            Some(Poll::Ready(mark)) => Poll::Ready(Err(mark)),
+            _ => moving.as_mut().poll(cx).map(Ok),
+        })
+        .await
     };
     note_traffic(s);
     match end {
@@ -71,16 +77,6 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
             BAD_GATEWAY
         }
     }
-}
-
-/// What a session comes to, unless its peer is marked before (`on_marked_down`).
-async fn unless_marked<T>(watch: &Watch, moving: impl Future<Output = T>) -> Result<T, Mark> {
-    let mut moving = std::pin::pin!(moving);
-    poll_fn(|cx| match watch.poll_marked(cx) {
-        Poll::Ready(mark) => Poll::Ready(Err(mark)),
-        Poll::Pending => moving.as_mut().poll(cx).map(Ok),
-    })
-    .await
 }
 
 /// The session ends because of what happened to its peer.

@@ -33,8 +33,7 @@ pub(super) async fn serve(s: &mut Session, settings: &Settings, group: &Rc<Group
         Ok(connected) => connected,
         Err(status) => return status,
     };
-    let local = system::socket::local_address(socket.as_fd()).ok();
-    connected(s, &mut attempts, local);
+    connected(s, &mut attempts, socket.as_fd());
     let rates = settings.rates(s);
     let header = connect::header(s, settings.header);
     let mut exchange = Exchange {
@@ -184,7 +183,7 @@ impl Exchange<'_> {
             {
                 return Poll::Pending;
             }
-            let most = if self.download.is_some() { 1 } else { net::datagram::AT_ONCE };
+            let most = if self.download.is_some() { 1 } else { self.missing() };
             let received = with_batch(|batch| {
                 let received = socket.poll_receive(cx, batch, most);
                 if let Poll::Ready(Ok(_)) = received {
@@ -240,6 +239,14 @@ impl Exchange<'_> {
     fn is_answered(&self) -> bool {
         let expected = self.settings.responses.map(|each| each.saturating_mul(self.requests));
         expected.is_none_or(|expected| self.responses >= expected)
+    }
+
+    /// How many packets may come at once. One that is not expected may come too.
+    fn missing(&self) -> usize {
+        let most = net::datagram::AT_ONCE;
+        let Some(each) = self.settings.responses else { return most };
+        let missing = each.saturating_mul(self.requests).saturating_sub(self.responses);
+        usize::try_from(missing).unwrap_or(most).clamp(1, most)
     }
 
     /// Tells the logs, and says how the session went.
