@@ -15,6 +15,7 @@
 
 mod ahead;
 mod behind;
+mod early;
 mod epoll;
 mod io;
 mod poll;

@@ -9,8 +9,9 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use super::behind::{self, BEHIND};
+use super::early;
 use super::io::{
-    ENDED, FRESH, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
+    BULKY, ENDED, FRESH, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
     SEND_FAILED, SENDING, SHUT, STASHED, STREAM, Source, WRITABLE, Want,
 };
 use super::state::{Backend, State, with};
@@ -71,13 +72,14 @@ impl Source {
     #[cold]
     pub fn put_back(&self, error: &io::Error) {
         let Some(errno) = error.raw_os_error() else { return };
-        with(|s| {
-            if let Backend::Uring(uring) = &mut s.backend
-                && let Some(slot) = s.ios.at(self.index())
-            {
-                slot.flags |= STASHED | READABLE;
-                uring.lane(self.index()).receive_errno = errno as u16;
+        with(|s| match &mut s.backend {
+            Backend::Uring(uring) => {
+                if let Some(slot) = s.ios.at(self.index()) {
+                    slot.flags |= STASHED | READABLE;
+                    uring.lane(self.index()).receive_errno = errno as u16;
+                }
             }
+            _ => early::put_back(s, self.index(), errno),
         });
     }
 
@@ -224,7 +226,7 @@ fn failure(errno: u16) -> io::Error {
 
 #[inline]
 fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>> {
-    let Backend::Uring(uring) = &mut s.backend else { return None };
+    let Backend::Uring(uring) = &mut s.backend else { return early::take(s, index, into) };
     let slot = s.ios.at(index)?;
     let (n, left) = uring.take(index, into);
     if left {
@@ -254,8 +256,17 @@ fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>>
 /// wait, or at all sources anyway, need no start.
 #[inline]
 pub(super) fn start(s: &mut State, index: u32, want: Want) {
-    let Backend::Uring(uring) = &mut s.backend else { return };
     let Some(slot) = s.ios.at(index) else { return };
+    let Backend::Uring(uring) = &mut s.backend else {
+        // No call now; but one at the event, if the task still waits to read then.
+        let may = matches!(s.backend, Backend::Epoll(_)) && slot.flags & (STREAM | BULKY) == STREAM;
+        if want == Want::Read && may {
+            slot.flags |= RECEIVING;
+        } else if want != Want::Write {
+            slot.flags &= !RECEIVING;
+        }
+        return;
+    };
     let (fd, generation, flags) = (slot.fd, slot.generation, slot.flags);
     if slot.is_paused() {
         return;
@@ -289,8 +300,11 @@ pub(super) fn start(s: &mut State, index: u32, want: Want) {
 
 /// Ends what was started for a source that pauses or goes away.
 pub(super) fn end(s: &mut State, index: u32) {
-    let Backend::Uring(uring) = &mut s.backend else { return };
     let Some(slot) = s.ios.at(index) else { return };
+    let Backend::Uring(uring) = &mut s.backend else {
+        slot.flags &= !RECEIVING;
+        return;
+    };
     uring.cancel_waits(slot.flags, index, slot.generation);
     slot.flags &= !WAITS;
 }
@@ -519,7 +533,7 @@ mod tests {
 
     #[test]
     fn more_sockets_than_buffers_get_their_bytes() {
-        on_uring(async {
+        on_each(|| async {
             let mut sockets = Vec::new();
             for n in 0..600_u32 {
                 let (socket, mut peer) = Socket::pair();

@@ -414,9 +414,11 @@ mod tests {
             let (socket, peer) = UnixStream::pair().unwrap();
             let source = source(&socket);
             hand_over(&source, b"first");
-            assert!(!source.is_writable());
             poll_fn(|cx| source.poll_writable(cx)).await;
             assert_eq!(received(&peer), b"first");
+            hand_over(&source, b"again");
+            assert!(source.is_writable());
+            assert_eq!(received(&peer), b"again");
             // A source that ends without its descriptor has sent what it took.
             hand_over(&source, b"second");
             drop(source);

@@ -17,7 +17,7 @@ use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
 use super::waiter::{self, NONE};
-use super::{ahead, behind};
+use super::{ahead, behind, early};
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +90,8 @@ pub(super) const POLLING_HANG: u32 = 1 << 19;
 pub(super) const FRESH: u32 = 1 << 20;
 /// A client has made the connection.
 const CLIENT: u32 = 1 << 21;
+/// It had more at once than is received ahead: its task does better by itself.
+pub(super) const BULKY: u32 = 1 << 22;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
@@ -274,6 +276,13 @@ pub(super) fn note_registered(s: &mut State, key: u64, event: Event) {
     if event.writable && flags & SENDING != 0 {
         behind::resume(s, index);
     }
+    if event.readable || event.hung {
+        if flags & RECEIVING != 0 {
+            early::receive(s, index, event);
+        } else if flags & STASHED != 0 {
+            early::more(s, index);
+        }
+    }
     note(s, index, event);
 }
 
@@ -400,7 +409,10 @@ impl Source {
     /// Whether writing may make progress now. Waits for nothing, and takes nobody's place.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        with(|s| s.ios.slots[self.index as usize].flags & WRITABLE != 0)
+        with(|s| {
+            let flags = s.ios.slots[self.index as usize].flags;
+            flags & WRITABLE != 0 || behind::makes_way(s, self.index)
+        })
     }
 
     /// Stops watching until [`resume`](Source::resume); what was ready is forgotten.
@@ -610,8 +622,9 @@ impl Drop for Source {
             }
             behind::end(s, self.index);
             ahead::end(s, self.index);
-            if let Backend::Uring(uring) = &mut s.backend {
-                uring.forget_unread(self.index);
+            match &mut s.backend {
+                Backend::Uring(uring) => uring.forget_unread(self.index),
+                _ => early::end(s, self.index),
             }
             s.ios.remove(self.index);
             (reader, writer)

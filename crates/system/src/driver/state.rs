@@ -11,6 +11,7 @@ use std::mem::ManuallyDrop;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::behind::Behind;
+use super::early::Early;
 use super::epoll::Epoll;
 use super::io::Ios;
 use super::poll::PollSet;
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) timers: Timers,
     pub(super) foreign: Foreign,
     pub(super) behind: Behind,
+    pub(super) early: Early,
 }
 
 impl State {
@@ -57,6 +59,7 @@ impl State {
             timers: Timers::new(),
             foreign: Foreign::new(),
             behind: Behind::new(),
+            early: Early::new(),
         }
     }
 
@@ -209,7 +212,7 @@ pub fn memory() -> usize {
             Backend::Uring(uring) => uring.memory(),
         };
         let slabs = s.tasks.memory() + s.ios.memory() + s.timers.memory();
-        backend + slabs + s.foreign.memory() + s.behind.memory()
+        backend + slabs + s.foreign.memory() + s.behind.memory() + s.early.memory()
     })
 }
 
