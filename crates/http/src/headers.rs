@@ -59,6 +59,12 @@ impl Headers {
         self.list.iter()
     }
 
+    /// The field at a position.
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<Field> {
+        self.list.get(at).copied()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.list.len()

@@ -469,6 +469,7 @@ fn enter_redirect(x: &mut Exchange) -> bool {
     x.forget_states();
     if let Some(log) = &mut x.upstream {
         log.redirected = true;
+        log.place = None;
     }
     x.redirects <= MAX_REDIRECTS
 }

@@ -39,6 +39,8 @@ pub struct UpstreamLog {
     pub headers: crate::headers::Headers,
     /// The trailers of the last answer, for `$upstream_trailer_*`.
     pub trailers: crate::headers::Headers,
+    /// What the configuration names as host and port, until an internal redirect.
+    pub place: Option<(Span, Span)>,
     /// The next attempt follows an internal redirect.
     pub redirected: bool,
 }

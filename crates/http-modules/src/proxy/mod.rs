@@ -60,19 +60,12 @@ static VARIABLES: &[Builtin<Exchange>] = &[
     ),
 ];
 
-/// What the variables tell of the target; set when a request is about to be passed on.
-#[derive(Default)]
-struct Names {
-    host: Span,
-    port: Span,
-}
-
 fn host(x: &mut Exchange) -> Option<Span> {
-    x.peek_state::<Names>().map(|names| names.host)
+    x.upstream.as_ref()?.place.map(|(host, _)| host)
 }
 
 fn port(x: &mut Exchange) -> Option<Span> {
-    x.peek_state::<Names>().map(|names| names.port)
+    x.upstream.as_ref()?.place.map(|(_, port)| port)
 }
 
 fn add_x_forwarded_for(x: &mut Exchange) -> Option<Span> {

@@ -5,7 +5,7 @@ use super::directives::next;
 use super::request::{self, BodyFraming};
 use super::settings::{Settings, Speech};
 use super::target::Place;
-use super::{Names, response, target};
+use super::{response, target};
 use crate::upstreams;
 use http::request_body::{BodyError, Stored};
 use http::{Exchange, Verdict};
@@ -24,7 +24,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
     let resolved = match target::resolve(x, &settings.target) {
         Ok(Place::Group(resolved)) => resolved,
         Ok(Place::Name(named)) => {
-            *x.state_or_default::<Names>() = named.names();
+            x.upstream_log().place = Some(named.names());
             let watched = !settings.ignore_client_abort && !x.background;
             let looked_up = target::look_up(x, &settings.target, watched, named);
             // Boxed, so that the future of a request to a known group stays small.
@@ -35,7 +35,7 @@ pub(super) async fn pass(settings: &Rc<Settings>, x: &mut Exchange) -> Verdict {
         }
         Err(status) => return Verdict::Status(status),
     };
-    *x.state_or_default::<Names>() = Names { host: resolved.host, port: resolved.port };
+    x.upstream_log().place = Some((resolved.host, resolved.port));
     let body = match prepare_body(settings, x).await {
         Ok(body) => body,
         Err(error) => return body_lost(x, error),

@@ -20,30 +20,29 @@ pub(super) fn respond(
     settings: &Rc<Settings>,
     x: &mut Exchange,
     context: &Context<'_>,
-    answer: Answer,
+    mut answer: Answer,
     mut attempts: Attempts,
     started: u64,
 ) -> Verdict {
     let status = answer.status();
-    let log = x.upstream_log();
-    log.headers = answer.headers.clone();
+    x.upstream_log().headers = std::mem::take(&mut answer.headers);
     upstreams::answered(x, &mut attempts);
     if settings.obey_limit_rate
-        && let Some(value) = answer.headers.value(Known::XAccelLimitRate)
+        && let Some(value) = received(x, Known::XAccelLimitRate)
         && let Some(rate) = config::read::parse_number(x.text(value))
     {
         x.rate = Some(rate);
     }
     if settings.obey_redirect
-        && let Some(place) = answer.headers.value(Known::XAccelRedirect)
+        && let Some(place) = received(x, Known::XAccelRedirect)
     {
-        let headers = answer.headers.clone();
+        let headers = x.upstream_log().headers.clone();
         settle_unread(x, answer, attempts, started);
         return accel_redirect(settings, x, &headers, place);
     }
     let intercepted = settings.intercept_errors && status >= 300;
     if intercepted && x.location.error_pages.iter().any(|page| page.handles(status)) {
-        let headers = answer.headers.clone();
+        let headers = x.upstream_log().headers.clone();
         settle_unread(x, answer, attempts, started);
         if status == 401 {
             for field in headers.all(Known::WwwAuthenticate) {
@@ -84,7 +83,7 @@ fn body(
 ) {
     x.response.length = match answer.framing {
         ResponseFraming::Length(length) => Some(length),
-        ResponseFraming::None => declared(x, &answer.headers),
+        ResponseFraming::None => declared(x),
         ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
     };
     match whole(x, &answer) {
@@ -97,7 +96,7 @@ fn body(
             record_end(x, started, None);
         }
         None => {
-            let buffering = settings.buffers.on && !forbids_buffering(settings, x, &answer.headers);
+            let buffering = settings.buffers.on && !forbids_buffering(settings, x);
             let mut buffers = settings.buffers.clone();
             buffers.on = buffering;
             let read_ms = settings.read_timeout_ms;
@@ -118,16 +117,20 @@ fn body(
     }
 }
 
+/// The answer's field of that name.
+fn received(x: &Exchange, known: Known) -> Option<Span> {
+    x.upstream.as_ref()?.headers.value(known)
+}
+
 /// The length that a bodiless answer (to HEAD, 304) speaks of.
-fn declared(x: &Exchange, headers: &Headers) -> Option<u64> {
-    let value = headers.value(Known::ContentLength)?;
+fn declared(x: &Exchange) -> Option<u64> {
+    let value = received(x, Known::ContentLength)?;
     wire::http1::content_length(x.text(value))
 }
 
-fn forbids_buffering(settings: &Settings, x: &Exchange, headers: &Headers) -> bool {
+fn forbids_buffering(settings: &Settings, x: &Exchange) -> bool {
     settings.obey_buffering
-        && headers
-            .value(Known::XAccelBuffering)
+        && received(x, Known::XAccelBuffering)
             .is_some_and(|value| x.text(value).eq_ignore_ascii_case(b"no"))
 }
 
@@ -171,13 +174,15 @@ fn fields(settings: &Settings, x: &mut Exchange, answer: &Answer) {
     x.response.proxied = true;
     x.response.allow_ranges = settings.force_ranges;
     if settings.obey_charset {
-        x.response.override_charset = answer.headers.value(Known::XAccelCharset);
+        x.response.override_charset = received(x, Known::XAccelCharset);
     }
-    for field in answer.headers.iter() {
-        if settings.hide.hides(field.known, field.name(&x.arena)) {
-            continue;
+    let nth = |x: &Exchange, i: usize| x.upstream.as_ref()?.headers.get(i);
+    let mut i = 0;
+    while let Some(field) = nth(x, i) {
+        i += 1;
+        if !settings.hide.hides(field.known, field.name(&x.arena)) {
+            copy(settings, x, field, line.status);
         }
-        copy(settings, x, *field, line.status);
     }
 }
 

@@ -1,7 +1,6 @@
 //! TLS to the peer (`proxy_pass https://`): the handshake on a fresh connection. Its directives
 //! are those of `session::tls::outgoing`.
 
-use super::Names;
 use super::attempt::{Cause, Context};
 use http::Exchange;
 use session::log::Level;
@@ -31,7 +30,7 @@ pub(super) async fn secure(
 ) -> Result<(), Cause> {
     // Compiled for every URL that may begin with `https://`.
     let Some(outgoing) = &context.settings.secure else { return Err(Cause::Ours) };
-    let host = x.peek_state::<Names>().map(|names| names.host).unwrap_or_default();
+    let host = x.upstream_log().place.map(|(host, _)| host).unwrap_or_default();
     let host = String::from_utf8_lossy(x.text(host)).into_owned();
     let peer = String::from_utf8_lossy(x.text(context.name)).into_owned();
     let watched = !context.settings.ignore_client_abort && !x.background;

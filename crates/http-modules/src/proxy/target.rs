@@ -1,6 +1,5 @@
 //! Where `proxy_pass` points: a group of peers and what replaces the location in the URI.
 
-use super::Names;
 use super::family::Family;
 use super::pass::client_gone;
 use crate::upstreams::SharedGroups;
@@ -95,8 +94,8 @@ pub(super) struct Named {
 
 impl Named {
     /// What the variables tell of it.
-    pub(super) fn names(&self) -> Names {
-        Names { host: self.host, port: self.port_text }
+    pub(super) fn names(&self) -> (Span, Span) {
+        (self.host, self.port_text)
     }
 }
 

@@ -2,29 +2,30 @@
 //!
 //! A worker has one list for all of its engines, empty for nearly all configurations.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
 use crate::access::Clients;
 
 thread_local! {
+    /// Whether the list has any: what every request asks.
+    static ANY: Cell<bool> = const { Cell::new(false) };
     static DEBUGGED: RefCell<Vec<Clients>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lets the connections of `clients` be logged in every detail by this process, and no others.
 pub fn debug_clients(clients: &[Clients]) {
+    ANY.set(!clients.is_empty());
     DEBUGGED.with_borrow_mut(|debugged| *debugged = clients.to_vec());
 }
 
 /// Whether a client is one of those; `None` is one of a unix socket.
 #[inline]
 pub fn is_debugged(client: impl FnOnce() -> Option<IpAddr>) -> bool {
-    DEBUGGED.with_borrow(|debugged| {
-        !debugged.is_empty() && {
-            let client = client();
-            debugged.iter().any(|clients| clients.include(client))
-        }
-    })
+    ANY.get() && {
+        let client = client();
+        DEBUGGED.with_borrow(|debugged| debugged.iter().any(|clients| clients.include(client)))
+    }
 }
 
 #[cfg(test)]
