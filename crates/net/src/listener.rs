@@ -22,6 +22,8 @@ use crate::stream::Stream;
 
 /// Connections that a worker takes before it lets the others go first.
 const TURN: u32 = 16;
+/// The most that a worker which shares with nobody takes for one event.
+const BURST: u32 = 16;
 /// How long a worker that is ahead stays away, in milliseconds.
 const REST_MS: u64 = 1;
 /// How often it prolongs that while the last of the others stands still.
@@ -39,7 +41,7 @@ pub enum Sharing {
 /// How many connections are taken at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Taking {
-    /// One per event.
+    /// One per event; as many as usually wait, up to `BURST`, where nobody else takes them.
     One,
     /// All that wait (`multi_accept on`).
     All,
@@ -53,6 +55,10 @@ pub struct Listener {
     sharing: Sharing,
     taking: Taking,
     taken: Cell<u32>,
+    /// How many connections are expected to wait at an event, and how many of them are left.
+    burst: Cell<u32>,
+    may_burst: Cell<bool>,
+    left: Cell<u32>,
     seat: Option<Rc<Seat>>,
     /// Has a deadline while this worker rests.
     rest: Timer,
@@ -75,6 +81,9 @@ impl Listener {
             sharing,
             taking,
             taken: Cell::new(0),
+            burst: Cell::new(1),
+            may_burst: Cell::new(true),
+            left: Cell::new(1),
             seat: None,
             rest: Timer::new(),
             fewest: Cell::new(0),
@@ -110,19 +119,44 @@ impl Listener {
             ready!(self.source.poll_readable(cx));
             match socket::accept(self.fd.as_fd()) {
                 Ok((fd, peer)) => {
-                    if self.taking == Taking::One {
+                    if self.taking == Taking::One && self.is_enough() {
                         self.source.clear_readable();
                     }
                     self.take_turns();
                     return Poll::Ready(Stream::accepted(fd).map(|stream| (stream, peer)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let fewer = (self.burst.get() / 2).max(1);
+                    self.burst.set(fewer);
+                    self.left.set(fewer);
                     self.source.clear_readable();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Whether more than one connection may be taken for an event: not where there is room for
+    /// few.
+    #[inline]
+    pub fn allow_bursts(&self, may: bool) {
+        self.may_burst.set(may);
+    }
+
+    /// Whether the connection just taken is the last one for this event. A turn of the loop for
+    /// each would be too much when they come quickly; asking in vain at each event, when they do
+    /// not. So the number doubles while it was reached, and is halved when it was not.
+    fn is_enough(&self) -> bool {
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(left);
+        if left > 0 && self.sharing == Sharing::Alone && self.may_burst.get() {
+            return false;
+        }
+        let more = (self.burst.get() * 2).min(BURST);
+        self.burst.set(more);
+        self.left.set(more);
+        true
     }
 
     /// Takes a connection: [`Listener::poll_accept`] as a future.
@@ -218,6 +252,45 @@ mod tests {
                     assert_eq!(peer, local_address(client.as_fd()).unwrap());
                 }
             }
+        });
+    }
+
+    /// How many of `waiting` connections are taken before a turn of the loop.
+    async fn taken_at_once(listener: &Listener, address: &Address, waiting: usize) -> usize {
+        let mut clients = Vec::new();
+        for _ in 0..waiting {
+            clients.push(connect(address, &ConnectOptions::default()).await.unwrap());
+        }
+        let mut streams = vec![listener.accept().await.unwrap()];
+        poll_fn(|cx| {
+            while let Poll::Ready(next) = listener.poll_accept(cx) {
+                streams.push(next.unwrap());
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let at_once = streams.len();
+        while streams.len() < waiting {
+            streams.push(listener.accept().await.unwrap());
+        }
+        at_once
+    }
+
+    #[test]
+    fn a_worker_that_shares_with_nobody_takes_as_many_as_usually_wait() {
+        on_each(|| async {
+            let (listener, address) = listener(Taking::One);
+            assert_eq!(taken_at_once(&listener, &address, 3).await, 1);
+            let mut most = 0;
+            for _ in 0..8 {
+                most = most.max(taken_at_once(&listener, &address, 20).await);
+            }
+            assert!((4..=BURST as usize).contains(&most), "{most}");
+            // It gets used to fewer again.
+            for _ in 0..8 {
+                taken_at_once(&listener, &address, 1).await;
+            }
+            assert!(listener.burst.get() <= 2);
         });
     }
 

@@ -17,6 +17,9 @@ use crate::log::{Level, Log, no_context};
 /// descriptors left (nginx: accept_mutex_delay).
 const PAUSE_MS: u64 = 500;
 
+/// With room for no more connections than this they are taken one by one.
+const ROOMY: usize = 64;
+
 thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
@@ -75,6 +78,7 @@ impl Acceptor {
                 make_room(&listener, log, &shed).await;
                 continue;
             }
+            listener.allow_bursts(budget::limit().saturating_sub(budget::used()) > ROOMY);
             match poll_fn(|cx| self.poll_accept(cx, &listener)).await {
                 None => break,
                 Some(Ok((stream, peer))) => give(stream, peer, &take),
