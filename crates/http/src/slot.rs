@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::thread::LocalKey;
 
 /// How many empty rooms of a kind a worker keeps.
-const KEPT: usize = 512;
+const KEPT: usize = 1024;
 
 /// A kind of requests, whose futures have one size.
 pub(crate) trait Kind: Sized + 'static {
