@@ -157,8 +157,12 @@ impl Inner {
         }
         let mut text = Vec::with_capacity(list.text_len() + 4 * list.len() + 64);
         self.follows = head::decode(list, is_head, end, &mut text).map_err(Trouble::Invalid)?;
+        if end {
+            // A length that is not kept is known before anybody sees the head.
+            self.take_end()?;
+        }
         self.heads.push_back(text);
-        if end { self.take_end() } else { Ok(()) }
+        Ok(())
     }
 
     /// A part of the answer's body; `end`: the last one.
