@@ -57,7 +57,7 @@ fn group(method: &str, backends: &[&Backend]) -> Config {
     Config::http(&format!(
         "upstream u {{ {method} zone u 128k; {rows} }}
          server {{ listen 127.0.0.1:%%PORT_0%%;
-             proxy_read_timeout 200ms; proxy_connect_timeout 200ms;
+             proxy_read_timeout 1s; proxy_connect_timeout 1s;
              location / {{ proxy_pass http://u; }} }}"
     ))
     .main("worker_processes 2;")
