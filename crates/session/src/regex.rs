@@ -1,9 +1,9 @@
 //! Regular expressions with nginx's semantics: PCRE2, compiled with its JIT, bounded in effort.
 //!
 //! A pattern that backtracks without end is stopped by a match limit and counts as an error,
-//! so that one request cannot hold a worker (pcre2api(3), "match limit"). Patterns that are alike are
-//! compiled once: a thousand servers with the same locations share one program, and its place in
-//! the processor's cache.
+//! so that one request cannot hold a worker (pcre2api(3), "match limit"). Patterns that are alike
+//! are compiled once: a thousand servers with the same locations share one program, and its place
+//! in the processor's cache.
 
 use crate::text::{Arena, Span};
 use pcre2::bytes::CaptureLocations;
