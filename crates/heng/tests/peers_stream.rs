@@ -173,9 +173,9 @@ fn postgresql_under_load_past_a_killed_worker() {
     assert!(after.status.success() && said.contains("failed transactions: 0 "), "{said}");
 }
 
-#[test]
-fn mariadb_by_port_and_past_a_server_that_is_gone() {
-    let place = folder("mariadb", Some("mysql"));
+/// A MariaDB of its own, and its port.
+fn mariadb(name: &str) -> (Service, u16) {
+    let place = folder(name, Some("mysql"));
     let data = place.join("data");
     let user =
         if is_root() { "mysql".to_owned() } else { std::env::var("USER").unwrap_or_default() };
@@ -194,33 +194,51 @@ fn mariadb_by_port_and_past_a_server_that_is_gone() {
         .arg(format!("--pid-file={}", place.join("pid").display()))
         .arg(format!("--port={number}"));
     drop(port);
-    let _service = Service::start(&mut command, place);
+    (Service::start(&mut command, place), number)
+}
+
+/// Writes go to the first server, by port; reads to both, until one is gone.
+#[test]
+fn mariadb_reads_and_writes_by_port_and_past_a_server_that_dies() {
+    let ((_first, one), (second, two)) = (mariadb("mariadb1"), mariadb("mariadb2"));
     let server = Server::start(
         Config::stream(
-            "upstream writes { server 127.0.0.1:%%BACKEND%%; }
-             upstream reads { server 127.0.0.1:%%GONE%%; server 127.0.0.1:%%BACKEND%%; }
+            "upstream writes { server 127.0.0.1:%%ONE%%; }
+             upstream reads { server 127.0.0.1:%%ONE%%; server 127.0.0.1:%%TWO%%; }
              log_format way '$server_port $status $upstream_addr';
              access_log %%DIR%%/logs/access.log way;
              server { listen 127.0.0.1:%%PORT_0%%; proxy_pass writes; }
-             server { listen 127.0.0.1:%%PORT_1%%; proxy_pass reads; }",
+             server { listen 127.0.0.1:%%PORT_1%%; proxy_pass reads; }
+             server { listen 127.0.0.1:%%PORT_2%%; proxy_pass 127.0.0.1:%%TWO%%; }",
         )
         .main("error_log %%DIR%%/error.log crit;")
-        .with("GONE", Backend::refusing().port())
-        .with("BACKEND", number),
+        .with("ONE", one)
+        .with("TWO", two),
     );
     let query = |port: usize, query: &str| {
         let port = format!("--port={}", server.port(port));
         let arguments = ["--no-defaults", "-h127.0.0.1", "-uroot", "-N", "--protocol=tcp"];
         output(Command::new("mariadb").args(arguments).arg(port).args(["-e", query]))
     };
-    wait_for("MariaDB answers", || query(0, "create database heng").status.success());
-    let filled = query(0, "create table heng.t (n int); insert into heng.t values (1), (2), (40)");
-    assert!(filled.status.success());
-    for _ in 0..4 {
-        assert_eq!(query(1, "select sum(n) from heng.t").stdout, b"43\n");
+    // Each says its own name, as a replica would not: reads show who answered.
+    for (port, name) in [(0, 1), (2, 2)] {
+        wait_for("MariaDB answers", || query(port, "create database heng").status.success());
+        let fill = format!("create table heng.t (n int); insert into heng.t values ({name})");
+        assert!(query(port, &fill).status.success());
     }
+    let read = || query(1, "select n from heng.t").stdout;
+    let mut seen: Vec<_> = (0..4).map(|_| read()).collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, [b"1\n", b"2\n"], "both are read from");
+    drop(second);
+    for _ in 0..4 {
+        assert_eq!(read(), b"1\n", "the other one is gone");
+    }
+    assert!(query(0, "insert into heng.t values (40)").status.success());
     let port = server.port(1);
-    server.wait_for_access(&format!("{port} 200 127.0.0.1:"));
+    // The session that met the dead server went on to the living one.
+    server.wait_for_access(&format!("{port} 200 127.0.0.1:{two}, 127.0.0.1:{one}"));
 }
 
 #[test]
