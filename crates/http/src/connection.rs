@@ -12,7 +12,7 @@ use crate::settings::Lingering;
 use crate::slot::{self, Whole};
 use crate::tls;
 use crate::worker::Worker;
-use net::{Block, Chunk, Held, Stream, Timer};
+use net::{Block, Chunk, Stream, Timer};
 use session::budget::Permit;
 use session::counters::Active;
 use session::log::Level;
@@ -48,14 +48,22 @@ pub struct Connection {
     pub served: Rc<Served>,
     /// The worker.
     pub worker: Rc<Worker>,
-    /// Bytes received beyond what was asked for: the rest of a body, the next request.
-    leftover: Cell<Option<Box<Chunk>>>,
-    /// What a proxy said about its client; boxed, as few listeners ask.
-    announced: OnceCell<Box<Announced>>,
+    /// What few connections have.
+    extra: OnceCell<Box<Extra>>,
+    /// While it is idle: how long it is spared, in milliseconds of silence.
+    pub(crate) spared_ms: Cell<u32>,
     nodelay: Cell<bool>,
     _permit: Permit,
-    _held: Option<Held>,
     _active: Active,
+}
+
+/// What a connection has that is more than a request at a time.
+#[derive(Default)]
+struct Extra {
+    /// Bytes received beyond what was asked for: the rest of a body, the next request.
+    leftover: Cell<Option<Chunk>>,
+    /// What a proxy said about its client.
+    announced: OnceCell<Announced>,
 }
 
 /// A client's address in little room: there is one per idle connection.
@@ -75,7 +83,7 @@ impl Peer {
     }
 }
 
-const _: () = assert!(size_of::<Connection>() <= 104, "one of these per idle connection");
+const _: () = assert!(size_of::<Connection>() <= 88, "one of these per idle connection");
 
 /// What follows a request.
 #[derive(Debug)]
@@ -111,6 +119,12 @@ impl After {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.worker.unseated();
+    }
+}
+
 impl Connection {
     pub(crate) fn new(
         stream: Stream,
@@ -119,6 +133,7 @@ impl Connection {
         worker: Rc<Worker>,
         permit: Permit,
     ) -> Connection {
+        worker.seated();
         Connection {
             stream,
             timer: Timer::new(),
@@ -127,11 +142,10 @@ impl Connection {
             peer: Peer::of(peer),
             accepted_ms: net::now(),
             served,
-            leftover: Cell::new(None),
-            announced: OnceCell::new(),
+            extra: OnceCell::new(),
+            spared_ms: Cell::new(0),
             nodelay: Cell::new(false),
             _permit: permit,
-            _held: worker.hold_seat(),
             _active: Active::new(),
             worker,
         }
@@ -156,31 +170,32 @@ impl Connection {
 
     /// What the proxy in front said about its client, by the PROXY protocol.
     pub fn announced(&self) -> Option<&Announced> {
-        self.announced.get().map(|announced| &**announced)
+        self.extra.get()?.announced.get()
     }
 
     /// Keeps what the proxy said. It speaks once.
     pub(crate) fn announce(&self, said: Announced) {
-        let _ = self.announced.set(Box::new(said));
+        let _ = self.extra.get_or_init(Box::default).announced.set(said);
     }
 
     /// Bytes that were received and not used yet.
     pub fn take_leftover(&self) -> Option<Chunk> {
-        self.leftover.take().map(|left| *left)
+        self.extra.get()?.leftover.take()
     }
 
     /// Keeps bytes for whoever reads next.
     pub fn put_leftover(&self, bytes: Chunk) {
         if !bytes.is_empty() {
-            self.leftover.set(Some(Box::new(bytes)));
+            self.extra.get_or_init(Box::default).leftover.set(Some(bytes));
         }
     }
 
     /// True when bytes wait that were received already.
     pub fn has_leftover(&self) -> bool {
-        let left = self.leftover.take();
+        let Some(extra) = self.extra.get() else { return false };
+        let left = extra.leftover.take();
         let some = left.is_some();
-        self.leftover.set(left);
+        extra.leftover.set(left);
         some
     }
 

@@ -4,7 +4,7 @@
 use crate::connection::{self, Connection};
 use crate::http::{Endpoint, Http, Served};
 use crate::http2::Mux;
-use net::{Held, Listener, Seat, Stream};
+use net::{Listener, Seat, Stream};
 use session::acceptor::Acceptor;
 use session::budget;
 use session::counters;
@@ -119,9 +119,17 @@ impl Worker {
         self.ending.get() == Some(Ending::Stop)
     }
 
-    /// Counts a connection for the other workers to see.
-    pub(crate) fn hold_seat(&self) -> Option<Held> {
-        self.seat.as_ref().map(Seat::hold)
+    /// Counts a connection for the other workers to see, until it is [`Worker::unseated`].
+    pub(crate) fn seated(&self) {
+        if let Some(seat) = &self.seat {
+            seat.enter();
+        }
+    }
+
+    pub(crate) fn unseated(&self) {
+        if let Some(seat) = &self.seat {
+            seat.leave();
+        }
     }
 
     pub(crate) fn next_connection_id(&self) -> u64 {
@@ -131,7 +139,8 @@ impl Worker {
     /// Enters a connection that fell silent; [`Worker::busy`] takes it out again.
     pub(crate) fn idle(&self, connection: &Rc<Connection>, since: u64, min_ms: u64) -> u32 {
         counters::waits();
-        self.idle.borrow_mut().push(connection.clone(), since, min_ms)
+        connection.spared_ms.set(u32::try_from(min_ms).unwrap_or(u32::MAX));
+        self.idle.borrow_mut().push(connection.clone(), since)
     }
 
     pub(crate) fn busy(&self, place: u32) {
@@ -204,7 +213,6 @@ struct IdleList {
 struct Node {
     connection: Option<Rc<Connection>>,
     since: u64,
-    min_ms: u32,
     previous: u32,
     next: u32,
 }
@@ -212,7 +220,7 @@ struct Node {
 /// No node.
 const NOBODY: u32 = u32::MAX;
 
-const _: () = assert!(size_of::<Node>() <= 32, "one of these per idle connection");
+const _: () = assert!(size_of::<Node>() <= 24, "one of these per idle connection");
 
 impl Default for IdleList {
     fn default() -> IdleList {
@@ -221,14 +229,8 @@ impl Default for IdleList {
 }
 
 impl IdleList {
-    fn push(&mut self, connection: Rc<Connection>, since: u64, min_ms: u64) -> u32 {
-        let node = Node {
-            connection: Some(connection),
-            since,
-            min_ms: min_ms.min(u64::from(u32::MAX)) as u32,
-            previous: self.last,
-            next: NOBODY,
-        };
+    fn push(&mut self, connection: Rc<Connection>, since: u64) -> u32 {
+        let node = Node { connection: Some(connection), since, previous: self.last, next: NOBODY };
         let place = match self.free.pop() {
             Some(place) => {
                 self.nodes[place as usize] = node;
@@ -271,7 +273,7 @@ impl IdleList {
         while at != NOBODY {
             let node = &self.nodes[at as usize];
             if let Some(connection) = &node.connection {
-                visit(connection, node.since, u64::from(node.min_ms));
+                visit(connection, node.since, u64::from(connection.spared_ms.get()));
             }
             at = node.next;
         }

@@ -89,8 +89,20 @@ impl Seat {
     /// Counts a connection for as long as the answer lives.
     #[inline]
     pub fn hold(self: &Rc<Seat>) -> Held {
-        self.state().fetch_add(2, Ordering::Relaxed);
+        self.enter();
         Held { seat: self.clone() }
+    }
+
+    /// Counts a connection, for who will say when it [leaves](Seat::leave).
+    #[inline]
+    pub fn enter(&self) {
+        self.state().fetch_add(2, Ordering::Relaxed);
+    }
+
+    /// Counts a connection no longer that [entered](Seat::enter).
+    #[inline]
+    pub fn leave(&self) {
+        self.state().fetch_sub(2, Ordering::Relaxed);
     }
 
     /// Connections that this worker holds.
@@ -135,7 +147,7 @@ const _: () = assert!(size_of::<Held>() == 8);
 impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
-        self.seat.state().fetch_sub(2, Ordering::Relaxed);
+        self.seat.leave();
     }
 }
 

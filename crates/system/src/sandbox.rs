@@ -45,6 +45,21 @@ mod tests {
     use crate::driver::{Kind, Settings, start, stop};
 
     #[test]
+    fn an_io_uring_that_can_be_made_but_not_used_is_refused() {
+        for call in [libc::SYS_io_uring_enter, libc::SYS_io_uring_register] {
+            std::thread::spawn(move || {
+                deny_call(call).unwrap();
+                let refused = start(Settings { kind: Kind::IoUring, events: 1 }).unwrap_err();
+                assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+                start(Settings::default()).unwrap();
+                stop().unwrap();
+            })
+            .join()
+            .unwrap();
+        }
+    }
+
+    #[test]
     fn a_denied_call_fails_in_this_thread_only() {
         let begin = || start(Settings { kind: Kind::IoUring, events: 1 });
         std::thread::spawn(move || {

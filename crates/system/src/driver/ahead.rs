@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use super::behind::{self, BEHIND};
 use super::early;
 use super::io::{
-    BULKY, ENDED, FRESH, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
-    SEND_FAILED, SENDING, SHUT, STASHED, STREAM, Source, WRITABLE, Want,
+    BULKY, ENDED, FRESH, HUNG, LASTING, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE,
+    RECEIVING, SEND_FAILED, SENDING, SHUT, STASHED, STREAM, Source, WRITABLE, Want,
 };
 use super::state::{Backend, State, with};
 
@@ -76,7 +76,7 @@ impl Source {
             Backend::Uring(uring) => {
                 if let Some(slot) = s.ios.at(self.index()) {
                     slot.flags |= STASHED | READABLE;
-                    uring.lane(self.index()).receive_errno = errno as u16;
+                    uring.lane(self.index()).receive_errno = errno as u8;
                 }
             }
             _ => early::put_back(s, self.index(), errno),
@@ -196,12 +196,17 @@ impl Source {
             };
             let Some(slot) = s.ios.at(self.index()) else { return Some(fd) };
             let (flags, generation) = (slot.flags, slot.generation);
-            uring.cancel_waits(flags, self.index(), generation);
             slot.flags &= !WAITS;
             if flags & SENDING != 0 {
                 uring.orphan(self.index(), s.now_ms);
             }
-            uring.close(fd);
+            if flags & SENDING != 0 && uring.queued(self.index()).is_some() {
+                uring.cancel_waits(flags & !RECEIVING, self.index(), generation);
+                uring.close_sent(self.index(), fd);
+            } else {
+                uring.cancel_waits(flags, self.index(), generation);
+                uring.close(fd);
+            }
             None
         });
         drop(rest);
@@ -218,9 +223,9 @@ pub fn has_unsent() -> bool {
 }
 
 /// Operations that wait for something.
-pub(super) const WAITS: u32 = RECEIVING | POLLING_READ | POLLING_WRITE | POLLING_HANG;
+pub(super) const WAITS: u32 = RECEIVING | LASTING | POLLING_READ | POLLING_WRITE | POLLING_HANG;
 
-fn failure(errno: u16) -> io::Error {
+fn failure(errno: u8) -> io::Error {
     io::Error::from_raw_os_error(i32::from(errno))
 }
 
@@ -240,10 +245,9 @@ fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>>
     if lane.receive_errno == 0 && slot.flags & ENDED == 0 {
         slot.flags &= !STASHED;
         // After more than fitted, and after a hang-up, a call of the caller's own finds the rest.
-        if !lane.more && slot.flags & HUNG == 0 {
+        if !lane.take_more() && slot.flags & HUNG == 0 {
             slot.flags &= !READABLE;
         }
-        lane.more = false;
     }
     match (n, errno) {
         (0, 0) => None,
@@ -277,14 +281,25 @@ pub(super) fn start(s: &mut State, index: u32, want: Want) {
         want => want,
     };
     match want {
+        // What it brings before it has ended comes first.
+        Want::Look if flags & LASTING != 0 => {
+            slot.flags &= !LASTING;
+            uring.end_receive(index, generation);
+        }
         Want::Read | Want::Look if flags & (RECEIVING | POLLING_READ) != 0 => {}
         Want::Read if flags & STREAM != 0 => {
+            let waiting = flags & FRESH == 0;
             slot.flags = slot.flags & !FRESH | RECEIVING;
-            uring.receive(fd, index, generation, flags & FRESH == 0);
+            if flags & BULKY == 0 && uring.receive_lasting(fd, index, generation, waiting) {
+                slot.flags |= LASTING;
+            } else {
+                uring.receive(fd, index, generation, waiting);
+            }
         }
         Want::Read | Want::Look => {
             slot.flags |= POLLING_READ;
-            uring.poll_read(fd, index, generation, slot.is_shared());
+            let exclusive = slot.is_shared() && s.now_ms >= uring.settled_ms;
+            uring.poll_read(fd, index, generation, exclusive);
         }
         Want::Write if flags & (SENDING | POLLING_WRITE) == 0 => {
             slot.flags |= POLLING_WRITE;
@@ -310,312 +325,4 @@ pub(super) fn end(s: &mut State, index: u32) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Interest, Kind, Settings, block_on, spawn, start, stop, yield_now};
-    use super::*;
-    use std::future::poll_fn;
-    use std::io::{Read, Write};
-    use std::os::fd::{AsFd, AsRawFd};
-    use std::os::unix::net::UnixStream;
-    use std::task::ready;
-
-    /// A socket as crate `net` uses one.
-    struct Socket {
-        source: Source,
-        fd: Option<OwnedFd>,
-    }
-
-    impl Socket {
-        fn new(socket: UnixStream) -> Socket {
-            socket.set_nonblocking(true).unwrap();
-            let source = Source::new(socket.as_fd(), Interest::BOTH.closing().stream()).unwrap();
-            source.assume_ready();
-            Socket { source, fd: Some(socket.into()) }
-        }
-
-        fn pair() -> (Socket, UnixStream) {
-            let (a, b) = UnixStream::pair().unwrap();
-            (Socket::new(a), b)
-        }
-
-        fn poll_read(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-            loop {
-                ready!(self.source.poll_readable(cx));
-                if let Some(outcome) = self.source.received(into) {
-                    return Poll::Ready(outcome);
-                }
-                match rustix::net::recv(
-                    self.fd.as_ref().unwrap(),
-                    &mut *into,
-                    rustix::net::RecvFlags::empty(),
-                ) {
-                    Ok((n, _)) => return Poll::Ready(Ok(n)),
-                    Err(rustix::io::Errno::AGAIN) => self.source.clear_readable(),
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
-            }
-        }
-
-        async fn read(&self, into: &mut [u8]) -> usize {
-            poll_fn(|cx| self.poll_read(cx, into)).await.unwrap()
-        }
-
-        /// Hands `bytes` over; they must be taken.
-        async fn send(&self, bytes: &[u8]) {
-            poll_fn(|cx| self.source.poll_writable(cx)).await;
-            let taken = self.source.send_behind(&[IoSlice::new(bytes)]);
-            assert_eq!(taken.unwrap().unwrap(), bytes.len());
-        }
-    }
-
-    impl Drop for Socket {
-        fn drop(&mut self) {
-            self.source.close(self.fd.take().unwrap());
-        }
-    }
-
-    /// On the drivers that send behind.
-    fn on_each<F: Future<Output = ()> + 'static>(main: impl Fn() -> F) {
-        for kind in [Kind::Epoll, Kind::IoUring] {
-            start(Settings { kind, events: 16 }).unwrap();
-            block_on(main());
-            stop().unwrap();
-        }
-    }
-
-    fn on_uring<F: Future<Output = ()> + 'static>(main: F) {
-        start(Settings { kind: Kind::IoUring, events: 1 }).unwrap();
-        block_on(main);
-        stop().unwrap();
-    }
-
-    async fn turns(count: usize) {
-        for _ in 0..count {
-            yield_now().await;
-        }
-    }
-
-    #[test]
-    fn what_was_handed_over_arrives_although_the_socket_is_closed() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            socket.send(b"last words").await;
-            drop(socket);
-            turns(1).await;
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).unwrap();
-            assert_eq!(all, b"last words");
-        });
-        // The same when the loop ends at once.
-        let (a, mut peer) = UnixStream::pair().unwrap();
-        on_uring(async {
-            let socket = Socket::new(a);
-            socket.send(b"last words").await;
-        });
-        let mut all = Vec::new();
-        peer.read_to_end(&mut all).unwrap();
-        assert_eq!(all, b"last words");
-    }
-
-    #[test]
-    fn small_pieces_go_out_together_and_in_order() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            let piece = |text: &'static str| [IoSlice::new(text.as_bytes())];
-            assert!(socket.source.send_along(&piece("nothing to join")).is_none());
-            socket.send(b"one ").await;
-            assert_eq!(socket.source.send_along(&piece("two ")), Some(4));
-            assert_eq!(socket.source.send_along(&piece("three")), Some(5));
-            assert!(socket.source.send_along(&[IoSlice::new(&[0; BEHIND])]).is_none());
-            turns(2).await;
-            assert!(socket.source.send_along(&piece("it has left")).is_none());
-            let mut all = [0; 64];
-            assert_eq!(peer.read(&mut all).unwrap(), 13);
-            assert_eq!(&all[..13], b"one two three");
-            // What was not handed over yet can be taken back.
-            socket.send(b"never mind").await;
-            socket.source.drop_unsent();
-            socket.send(b"this").await;
-            turns(2).await;
-            assert_eq!(peer.read(&mut all).unwrap(), 4);
-        });
-    }
-
-    #[test]
-    fn the_writing_side_ends_after_what_was_handed_over() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            assert!(!socket.source.shut_behind(), "nothing is being sent");
-            socket.send(b"question").await;
-            assert!(socket.source.shut_behind());
-            turns(2).await;
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).unwrap();
-            assert_eq!(all, b"question");
-            peer.write_all(b"answer").unwrap();
-            let mut answer = [0; 16];
-            assert_eq!(socket.read(&mut answer).await, 6);
-        });
-    }
-
-    /// Sends until a send waits for the peer; returns how much was handed over.
-    async fn fill(socket: &Socket) -> usize {
-        let mut sent = 0;
-        while sent < 64 << 20 {
-            socket.send(&[7; BEHIND]).await;
-            sent += BEHIND;
-            turns(2).await;
-            let full = poll_fn(|cx| Poll::Ready(socket.source.poll_sent(cx).is_pending())).await;
-            if full {
-                return sent;
-            }
-        }
-        panic!("a socket without limits");
-    }
-
-    #[test]
-    fn a_slow_peer_holds_the_writer_back_and_is_waited_for_after_closing() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            let sent = fill(&socket).await;
-            poll_fn(|cx| {
-                assert!(socket.source.poll_writable(cx).is_pending());
-                Poll::Ready(())
-            })
-            .await;
-            assert!(!has_unsent());
-            drop(socket);
-            assert!(has_unsent());
-            let mut got = 0;
-            peer.set_nonblocking(true).unwrap();
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                match peer.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(n) => got += n,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => turns(1).await,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            assert_eq!(got, sent);
-            assert!(!has_unsent());
-        });
-    }
-
-    #[test]
-    fn unsent_bytes_are_dropped_when_asked_to() {
-        on_each(|| async {
-            let (socket, peer) = Socket::pair();
-            fill(&socket).await;
-            socket.source.drop_unsent();
-            turns(2).await;
-            drop(socket);
-            assert!(!has_unsent());
-            drop(peer);
-        });
-    }
-
-    #[test]
-    fn a_failed_send_is_told_by_the_next_call() {
-        on_each(|| async {
-            let (socket, peer) = Socket::pair();
-            poll_fn(|cx| socket.source.poll_writable(cx)).await;
-            drop(peer);
-            socket.send(b"anyone?").await;
-            poll_fn(|cx| socket.source.poll_sent(cx)).await;
-            let error = socket.source.send_behind(&[IoSlice::new(b"x")]).unwrap().unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-            assert!(socket.source.take_send_failure().is_none());
-            // Once told, the caller's own call finds out.
-            assert!(socket.source.send_behind(&[IoSlice::new(b"x")]).is_none());
-        });
-    }
-
-    #[test]
-    fn more_sockets_than_buffers_get_their_bytes() {
-        on_each(|| async {
-            let mut sockets = Vec::new();
-            for n in 0..600_u32 {
-                let (socket, mut peer) = Socket::pair();
-                poll_fn(|cx| Poll::Ready(socket.source.poll_readable(cx).is_pending())).await;
-                peer.write_all(&n.to_le_bytes()).unwrap();
-                sockets.push((socket, peer));
-            }
-            // All have something now, and nobody has read.
-            turns(4).await;
-            for (n, (socket, _peer)) in (0..).zip(&sockets) {
-                let mut bytes = [0; 8];
-                assert_eq!(socket.read(&mut bytes).await, 4);
-                assert_eq!(u32::from_le_bytes(bytes[..4].try_into().unwrap()), n);
-            }
-        });
-    }
-
-    #[test]
-    fn sockets_that_go_away_in_the_middle_leave_nothing_behind() {
-        on_each(|| async {
-            for round in 0..2_000 {
-                let (socket, mut peer) = Socket::pair();
-                poll_fn(|cx| {
-                    assert!(socket.source.poll_hung_up(cx).is_pending());
-                    Poll::Ready(())
-                })
-                .await;
-                if round % 3 == 0 {
-                    turns(1).await;
-                }
-                peer.write_all(b"too late").unwrap();
-                if round % 2 == 0 {
-                    turns(1).await;
-                }
-                drop(socket);
-                // The place of the old one, and perhaps its descriptor's number.
-                let (next, mut peer) = Socket::pair();
-                peer.write_all(b"mine").unwrap();
-                let mut bytes = [0; 16];
-                assert_eq!(next.read(&mut bytes).await, 4);
-                assert_eq!(&bytes[..4], b"mine");
-            }
-        });
-    }
-
-    #[test]
-    fn a_socket_is_closed_by_dropping_it_while_it_waits() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            let number = socket.fd.as_ref().unwrap().as_raw_fd();
-            spawn(async move {
-                socket.read(&mut [0; 8]).await;
-                drop(socket);
-            });
-            turns(2).await;
-            peer.write_all(b"x").unwrap();
-            turns(3).await;
-            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
-            let again = UnixStream::pair().unwrap();
-            assert!([again.0.as_raw_fd(), again.1.as_raw_fd()].contains(&number));
-        });
-    }
-
-    #[test]
-    fn data_beside_the_end_is_read_first() {
-        on_each(|| async {
-            let (socket, mut peer) = Socket::pair();
-            poll_fn(|cx| Poll::Ready(socket.source.poll_readable(cx).is_pending())).await;
-            let sent: Vec<u8> = (0..20_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
-            peer.write_all(&sent).unwrap();
-            drop(peer);
-            poll_fn(|cx| socket.source.poll_hung_up(cx)).await;
-            let mut got = Vec::new();
-            let mut part = [0; 999];
-            loop {
-                match socket.read(&mut part).await {
-                    0 => break,
-                    n => got.extend_from_slice(&part[..n]),
-                }
-            }
-            assert!(got == sent);
-            assert_eq!(socket.read(&mut part).await, 0);
-        });
-    }
-}
+mod tests;

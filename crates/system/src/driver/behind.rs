@@ -181,7 +181,9 @@ fn send_queued(s: &mut State) {
             continue;
         }
         let bytes = &s.behind.bytes[queued.start as usize..queued.end as usize];
-        let outcome = transmit(queued.fd, bytes);
+        // What is held back goes out with the end of the stream, in one segment.
+        let more = if queued.closed.is_some() { libc::MSG_MORE } else { 0 };
+        let outcome = transmit(queued.fd, bytes, more);
         let rest = match outcome {
             Ok(n) => &bytes[n..],
             Err(_) => &[],
@@ -191,7 +193,11 @@ fn send_queued(s: &mut State) {
                 let rest = rest.to_vec();
                 adopt(s, fd, rest);
             }
-            Some(fd) => drop(fd),
+            Some(fd) => {
+                // Closing alone would drop what is held back if anything is unread.
+                // SAFETY: takes no pointer. That the peer is gone already needs no telling.
+                unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+            }
             None if !rest.is_empty() => {
                 let rest = Rest { bytes: rest.to_vec(), errno: 0 };
                 s.behind.rests().insert(queued.source, rest);
@@ -204,11 +210,12 @@ fn send_queued(s: &mut State) {
 }
 
 /// One call. A full socket takes none.
-fn transmit(fd: RawFd, bytes: &[u8]) -> Result<usize, i32> {
+fn transmit(fd: RawFd, bytes: &[u8], more: libc::c_int) -> Result<usize, i32> {
+    let flags = libc::MSG_NOSIGNAL | more;
     loop {
         // SAFETY: the bytes live through the call, which only reads them; a descriptor that is
         // not open is an error of the call.
-        let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        let n = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
         if let Ok(n) = usize::try_from(n) {
             return Ok(n.min(bytes.len()));
         }
@@ -252,7 +259,7 @@ pub(super) fn resume(s: &mut State, index: u32) {
     let Some(slot) = s.ios.at(index) else { return };
     let (fd, generation) = (slot.fd, slot.generation);
     let Some(rest) = s.behind.rests().get_mut(&index) else { return };
-    let outcome = transmit(fd, &rest.bytes);
+    let outcome = transmit(fd, &rest.bytes, 0);
     if let Ok(n) = outcome
         && n < rest.bytes.len()
     {
@@ -329,7 +336,7 @@ pub(super) fn note_orphan(s: &mut State, key: u64) -> bool {
 fn send_orphan(s: &mut State, index: usize) {
     let Some(place) = s.behind.orphans.get_mut(index) else { return };
     let Some(orphan) = place else { return };
-    match transmit(orphan.fd.as_raw_fd(), &orphan.bytes) {
+    match transmit(orphan.fd.as_raw_fd(), &orphan.bytes, 0) {
         Ok(n) if n < orphan.bytes.len() => drop(orphan.bytes.drain(..n)),
         _ => *place = None,
     }

@@ -70,7 +70,8 @@ const FREE: u32 = 1 << 9;
 /// A stream socket that only its source reads and writes: see `ahead.rs`. The flags below are of
 /// the io_uring driver.
 pub(super) const STREAM: u32 = 1 << 10;
-/// A receive is under way. It and `READABLE` exclude each other, so that bytes stay in order.
+/// A receive is under way. Nobody receives by a call of their own then, except after the end was
+/// seen, so that bytes stay in order.
 pub(super) const RECEIVING: u32 = 1 << 11;
 /// A receive has ended, and what it brought is not read yet.
 pub(super) const STASHED: u32 = 1 << 12;
@@ -92,6 +93,8 @@ pub(super) const FRESH: u32 = 1 << 20;
 const CLIENT: u32 = 1 << 21;
 /// It had more at once than is received ahead: its task does better by itself.
 pub(super) const BULKY: u32 = 1 << 22;
+/// The receive under way goes on after what it brings, and was not told to end.
+pub(super) const LASTING: u32 = 1 << 23;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
@@ -442,7 +445,7 @@ impl Source {
             watch(s, self.index)?;
             let slot = &mut s.ios.slots[self.index as usize];
             slot.flags &= !PAUSED;
-            if slot.reader != NONE {
+            if s.ios.slots[self.index as usize].reader != NONE {
                 ahead::start(s, self.index, Want::Read);
             }
             Ok(())

@@ -224,7 +224,7 @@ pub fn reports_errors() -> bool {
     with(|s| !matches!(s.backend, Backend::Select(_)))
 }
 
-fn monotonic_ms() -> u64 {
+pub(super) fn monotonic_ms() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
     t.tv_sec as u64 * 1_000 + t.tv_nsec as u64 / 1_000_000
 }

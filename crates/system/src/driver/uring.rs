@@ -5,8 +5,9 @@
 //!  task writes little ---> SEND of a copy, "written" -> taken whole, or the error is kept
 //!  anything else     ----> POLL_ADD, once         ----> ready, and the caller makes its own call
 //! ```
-//! At most one receive and one send of a source are under way, so a peer that sends more than is
-//! read, or reads less than is sent, is held back as with any other driver.
+//! At most one receive and one send of a source are under way. Where the kernel can, a receive
+//! stays for what comes next, until it has brought [`LASTS`] bytes or nobody reads them. So a peer
+//! that sends more than is read, or reads less than is sent, is held back as with any other driver.
 //!
 //! Whatever the kernel may still write to or read from belongs to this module, never to a task: a
 //! source can go away at any moment. Its operations are cancelled, and completions that come late
@@ -15,31 +16,43 @@
 //! What a stream asks for beyond readiness is in `ahead.rs`.
 
 mod buffers;
+mod completions;
+mod door;
+mod probe;
 mod sends;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use super::io::{
-    ENDED, Event, HUNG, POLLING_HANG, POLLING_READ, POLLING_WRITE, READABLE, RECEIVING,
-    SEND_FAILED, SENDING, SHUT, STASHED, WRITABLE, note,
-};
-use super::state::{Backend, State};
-use super::waiter::{self, NONE};
+use super::io::{POLLING_HANG, POLLING_READ, POLLING_WRITE, RECEIVING};
+use super::state::monotonic_ms;
 use buffers::Buffers;
+pub(super) use completions::{flush, wait};
+use door::Door;
 use sends::Sends;
 
 /// Entries of the submission queue: more in one turn cost one more call.
 const ENTRIES: u32 = 1024;
 /// Entries of the completion queue. The kernel keeps what does not fit.
 const COMPLETIONS: u32 = 4096;
+/// Completions that are looked at together.
+const AT_ONCE: usize = 64;
 /// Do not try before the socket says that something is there (`IORING_RECVSEND_POLL_FIRST`).
 const POLL_FIRST: u16 = 1;
+/// Go on after a completion (`IORING_RECV_MULTISHOT`).
+const MULTISHOT: u16 = 2;
+/// Bytes that a lasting receive brings before it ends by itself.
+const LASTS: u32 = 32 << 10;
+/// Buffers that wait for a reader before a lasting receive is told to end.
+const BEHIND: usize = 3;
+/// The kernel goes on watching for a process that was killed, until it has swept out its ring, and
+/// may wake only that one for a new connection. Who takes its place looks for itself meanwhile.
+const UNSETTLED_MS: u64 = 2_000;
 /// How long the bytes of a closed connection may wait for its peer.
 const PATIENCE_MS: u64 = 30_000;
 
@@ -55,19 +68,41 @@ const SEND: u64 = 5;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lane {
     /// The buffer, and the part of it that is unread; none when `unread` is 0.
-    buffer: u16,
+    buffer: u8,
+    /// [`MORE`] and [`FOLLOWED`].
+    marks: u8,
+    /// Errors to be told: of the receive, and of the last send.
+    pub(super) receive_errno: u8,
+    pub(super) send_errno: u8,
     start: u16,
     unread: u16,
-    /// The kernel had more than fitted.
-    pub(super) more: bool,
-    /// Errors to be told: of the receive, and of the last send.
-    pub(super) receive_errno: u16,
-    pub(super) send_errno: u16,
     /// The send under way, if the flags say that there is one.
     send: u32,
 }
 
-const _: () = assert!(size_of::<Lane>() <= 16 && buffers::SIZE <= u16::MAX as usize);
+/// The kernel had more than fitted.
+const MORE: u8 = 1;
+/// There are further buffers in [`Uring::behind`].
+const FOLLOWED: u8 = 2;
+
+impl Lane {
+    fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    fn mark(&mut self, mark: u8, on: bool) {
+        self.marks = if on { self.marks | mark } else { self.marks & !mark };
+    }
+
+    /// Whether the kernel had more than fitted, which is told once.
+    pub(super) fn take_more(&mut self) -> bool {
+        let more = self.is(MORE);
+        self.mark(MORE, false);
+        more
+    }
+}
+
+const _: () = assert!(size_of::<Lane>() <= 12 && buffers::SIZE <= u16::MAX as usize);
 
 #[derive(Clone, Copy)]
 struct Completion {
@@ -85,21 +120,72 @@ struct Orphan {
 
 pub(super) struct Uring {
     ring: IoUring,
+    door: Door,
     buffers: ManuallyDrop<Buffers>,
     sends: Sends,
     /// One for each source, by its index.
     lanes: Vec<Lane>,
+    /// Buffers that came before the first one was read, and their lengths, by source.
+    behind: HashMap<u32, VecDeque<(u8, u16)>>,
+    /// The kernel limits what a receive that goes on brings (since Linux 6.17).
+    lasting: bool,
     orphans: VecDeque<Orphan>,
     /// Descriptors that are closed with the next call, after what is sent with it.
     closing: Vec<RawFd>,
     completions: Vec<Completion>,
     /// Operations whose completion is yet to come.
     flying: usize,
+    /// Until then listeners are watched without relying on one of the processes being woken.
+    pub(super) settled_ms: u64,
 }
 
 /// Names an operation of a source; the generation tells it from those of later sources.
 fn key(kind: u64, index: u32, generation: u32) -> u64 {
     kind << 56 | u64::from(generation & 0xff_ffff) << 32 | u64::from(index)
+}
+
+/// Makes the ring. What is missed from kernels before 6.6 costs a little only.
+fn make_ring() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .dontfork()
+        .setup_cqsize(COMPLETIONS)
+        .setup_submit_all()
+        .setup_single_issuer()
+        .setup_defer_taskrun();
+    let plain = builder.clone();
+    match builder.setup_no_sqarray().build(ENTRIES) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(ENTRIES),
+        outcome => outcome,
+    }
+}
+
+/// A receive into a buffer that the kernel picks.
+fn receive_entry(fd: RawFd, ioprio: u16) -> squeue::Entry {
+    let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0);
+    let entry = entry.buf_group(buffers::GROUP).ioprio(ioprio).build();
+    entry.flags(squeue::Flags::BUFFER_SELECT)
+}
+
+/// As [`receive_entry`], going on until it has brought [`LASTS`] bytes.
+fn lasting_entry(fd: RawFd, ioprio: u16) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` has `optlen`.
+    const LIMIT: usize = 44;
+    let mut entry = receive_entry(fd, ioprio | MULTISHOT);
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    // SAFETY: an entry is the kernel's record of 64 bytes, plain numbers, aligned to 8.
+    unsafe { (&raw mut entry).byte_add(LIMIT).cast::<u32>().write(LASTS) };
+    entry
+}
+
+/// Asks the kernel with a descriptor that is none: the entry is judged first.
+fn lasting_receive_is_known(ring: &mut IoUring, door: &Door) -> bool {
+    // SAFETY: the entry points to nothing.
+    if unsafe { ring.submission().push(&lasting_entry(-1, 0)) }.is_err() {
+        return false;
+    }
+    let _ = door.enter(1, 1, EnterFlags::GETEVENTS, Some(1_000));
+    ring.completion().next().is_some_and(|entry| entry.result() == -libc::EBADF)
 }
 
 impl Uring {
@@ -109,24 +195,26 @@ impl Uring {
     /// As `io_uring_setup(2)` and `io_uring_register(2)`: what the kernel lacks, forbids or has
     /// no memory for.
     pub(super) fn new() -> io::Result<Uring> {
-        let ring = IoUring::builder()
-            .dontfork()
-            .setup_cqsize(COMPLETIONS)
-            .setup_submit_all()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .build(ENTRIES)?;
+        let mut ring = make_ring()?;
+        let door = Door::new(ring.as_raw_fd());
         let buffers = Buffers::new(&ring.submitter())?;
-        Ok(Uring {
+        let lasting = lasting_receive_is_known(&mut ring, &door);
+        let mut uring = Uring {
             ring,
+            door,
             buffers: ManuallyDrop::new(buffers),
             sends: Sends::new(),
             lanes: Vec::new(),
+            behind: HashMap::new(),
+            lasting,
             orphans: VecDeque::new(),
             closing: Vec::new(),
-            completions: Vec::with_capacity(COMPLETIONS as usize),
+            completions: Vec::with_capacity(AT_ONCE),
             flying: 0,
-        })
+            settled_ms: monotonic_ms() + UNSETTLED_MS,
+        };
+        probe::round_trip(&mut uring)?;
+        Ok(uring)
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -158,7 +246,7 @@ impl Uring {
         // SAFETY: whatever an entry points to is owned by this `Uring` until its completion: the
         // buffers of the ring, and the bytes of a send.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.call(0, 0, None);
+            self.call(0, EnterFlags::empty(), None);
         }
     }
 
@@ -177,20 +265,37 @@ impl Uring {
 
     /// Receives into a buffer that the kernel picks; `waiting`: nothing is expected to be there.
     pub(super) fn receive(&mut self, fd: RawFd, index: u32, generation: u32, waiting: bool) {
-        let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
-            .buf_group(buffers::GROUP)
-            .ioprio(if waiting { POLL_FIRST } else { 0 })
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
+        let entry = receive_entry(fd, if waiting { POLL_FIRST } else { 0 });
         self.start(entry, key(RECEIVE, index, generation));
+    }
+
+    /// As [`Uring::receive`], again and again; false when the kernel cannot.
+    #[inline]
+    pub(super) fn receive_lasting(
+        &mut self,
+        fd: RawFd,
+        index: u32,
+        generation: u32,
+        waiting: bool,
+    ) -> bool {
+        if self.lasting {
+            let entry = lasting_entry(fd, if waiting { POLL_FIRST } else { 0 });
+            self.start(entry, key(RECEIVE, index, generation));
+        }
+        self.lasting
+    }
+
+    /// Tells a lasting receive to end. What it brings before is not lost.
+    pub(super) fn end_receive(&mut self, index: u32, generation: u32) {
+        self.cancel(key(RECEIVE, index, generation));
     }
 
     fn poll(&mut self, fd: RawFd, events: u32, user_data: u64) {
         self.start(opcode::PollAdd::new(Fd(fd), events).build(), user_data);
     }
 
-    pub(super) fn poll_read(&mut self, fd: RawFd, index: u32, generation: u32, shared: bool) {
-        let exclusive = if shared { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
+    pub(super) fn poll_read(&mut self, fd: RawFd, index: u32, generation: u32, exclusive: bool) {
+        let exclusive = if exclusive { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
         let events = libc::POLLIN as u32 | exclusive;
         self.poll(fd, events, key(READ, index, generation));
     }
@@ -223,8 +328,10 @@ impl Uring {
     fn send_rest(&mut self, send: u32) {
         let Some(one) = self.sends.get(send) else { return };
         let (fd, rest) = (one.fd, one.rest());
+        // What is held back goes out with the end of the stream, in one segment.
+        let more = if one.last { libc::MSG_MORE } else { 0 };
         let entry = opcode::Send::new(Fd(fd), rest.as_ptr(), rest.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more)
             .build();
         self.start(entry, key(SEND, send, 0));
     }
@@ -265,6 +372,27 @@ impl Uring {
         self.closing.push(fd.into_raw_fd());
     }
 
+    /// Closes the descriptor of a source whose send is queued, after that send. Until then what
+    /// arrives is received and forgotten.
+    pub(super) fn close_sent(&mut self, index: u32, fd: OwnedFd) {
+        if let Some(send) = self.sends.get(self.lanes[index as usize].send) {
+            send.last = true;
+            // Its own now: closed when the send has ended.
+            let _ = fd.into_raw_fd();
+        }
+    }
+
+    /// Ends a send, and with it the connection if nothing follows.
+    fn end_send(&mut self, index: u32) {
+        if let Some(send) = self.sends.get(index).filter(|send| send.last) {
+            let fd = send.fd;
+            // Sends what is held back, even if something is unread, and ends the receive.
+            shut(fd, libc::SHUT_RDWR);
+            self.closing.push(fd);
+        }
+        self.sends.end(index);
+    }
+
     /// Gives the send of a source that goes away a limit of time.
     pub(super) fn orphan(&mut self, index: u32, now_ms: u64) {
         let send = self.lanes[index as usize].send;
@@ -280,6 +408,11 @@ impl Uring {
         if lane.unread != 0 {
             self.buffers.give(lane.buffer);
         }
+        if lane.is(FOLLOWED) {
+            for (buffer, _) in self.behind.remove(&index).into_iter().flatten() {
+                self.buffers.give(buffer);
+            }
+        }
     }
 
     /// Reads from what was received ahead; returns how much, and whether more of that is left.
@@ -292,17 +425,56 @@ impl Uring {
         lane.unread -= n as u16;
         if lane.unread == 0 && n != 0 {
             self.buffers.give(lane.buffer);
+            if lane.is(FOLLOWED) {
+                self.follow(index);
+            }
         }
-        (n, lane.unread != 0)
+        (n, self.lanes[index as usize].unread != 0)
+    }
+
+    /// Makes the next buffer of a source the one that is read.
+    #[cold]
+    fn follow(&mut self, index: u32) {
+        let lane = &mut self.lanes[index as usize];
+        let next = self.behind.get_mut(&index).and_then(VecDeque::pop_front);
+        if let Some((buffer, unread)) = next {
+            *lane = Lane { buffer, start: 0, unread, ..*lane };
+        }
+        if self.behind.get(&index).is_none_or(VecDeque::is_empty) {
+            lane.mark(FOLLOWED, false);
+            self.behind.remove(&index);
+        }
+    }
+
+    /// Keeps what a receive brought until it is read; how many buffers wait for that now.
+    #[inline]
+    fn keep(&mut self, index: u32, buffer: u8, length: u16) -> usize {
+        let lane = &mut self.lanes[index as usize];
+        if lane.unread == 0 {
+            *lane = Lane { buffer, start: 0, unread: length, ..*lane };
+            return 1;
+        }
+        let end = lane.start + lane.unread;
+        if !lane.is(FOLLOWED) && usize::from(end) + usize::from(length) <= buffers::SIZE {
+            // Little pieces must not take all buffers.
+            self.buffers.append(lane.buffer, end.into(), buffer, length.into());
+            self.buffers.give(buffer);
+            lane.unread += length;
+            return 1;
+        }
+        lane.mark(FOLLOWED, true);
+        let behind = self.behind.entry(index).or_default();
+        behind.push_back((buffer, length));
+        1 + behind.len()
     }
 
     /// Hands all that is queued to the kernel without waiting.
     pub(super) fn submit(&mut self) {
-        self.enter(0, 0, None);
+        self.enter(0, EnterFlags::empty(), None);
     }
 
     /// As [`Uring::call`], with the sends that were put together since the last time.
-    fn enter(&mut self, wanted: u32, flags: u32, timeout_ms: Option<u64>) {
+    fn enter(&mut self, wanted: u32, flags: EnterFlags, timeout_ms: Option<u64>) {
         let mut at = 0;
         while let Some(send) = self.sends.next(at) {
             self.send_rest(send);
@@ -317,29 +489,20 @@ impl Uring {
 
     /// One call: submits, and waits for `wanted` completions. Whatever it answers (interrupted,
     /// timed out, too many completions unseen), the next turn goes on from what there is.
-    fn call(&mut self, wanted: u32, flags: u32, timeout_ms: Option<u64>) {
+    fn call(&mut self, wanted: u32, flags: EnterFlags, timeout_ms: Option<u64>) {
         let queued = self.ring.submission().len() as u32;
-        let submitter = self.ring.submitter();
-        let _ = match timeout_ms {
-            Some(ms) => {
-                let limit = Timespec::new().sec(ms / 1_000).nsec((ms % 1_000) as u32 * 1_000_000);
-                let args = SubmitArgs::new().timespec(&limit);
-                let flags = flags | EnterFlags::EXT_ARG.bits();
-                // SAFETY: the argument is what EXT_ARG announces, and outlives the call.
-                unsafe { submitter.enter(queued, wanted, flags, Some(&args)) }
-            }
-            // SAFETY: there is no argument.
-            None => unsafe { submitter.enter::<libc::sigset_t>(queued, wanted, flags, None) },
-        };
+        let _ = self.door.enter(queued, wanted, flags, timeout_ms);
     }
 
-    fn collect(&mut self) {
+    /// Takes some of what has ended; whether there was any.
+    fn collect(&mut self) -> bool {
         let mut queue = self.ring.completion();
-        self.completions.extend((&mut queue).map(|entry| Completion {
+        self.completions.extend((&mut queue).take(AT_ONCE).map(|entry| Completion {
             user_data: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
         }));
+        !self.completions.is_empty()
     }
 
     /// Cancels the sends of closed connections whose time is over; when the next one's is.
@@ -350,7 +513,8 @@ impl Uring {
             if alive && deadline_ms > now_ms {
                 return Some(deadline_ms - now_ms);
             }
-            if alive {
+            if let Some(late) = self.sends.get(send).filter(|_| alive) {
+                late.given_up = true;
                 self.cancel(key(SEND, send, 0));
             }
             self.orphans.pop_front();
@@ -374,14 +538,22 @@ impl Uring {
 }
 
 impl Drop for Uring {
-    /// Nothing is freed that the kernel may still use: all operations end first.
     fn drop(&mut self) {
+        self.end();
+        self.door.close();
+    }
+}
+
+impl Uring {
+    /// Ends all operations. Nothing is freed that the kernel may still use.
+    fn end(&mut self) {
         self.start_unwatched(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
         for _ in 0..100 {
-            self.enter(u32::from(self.flying > 0), EnterFlags::GETEVENTS.bits(), Some(10));
-            self.collect();
-            let ended = self.completions.drain(..).filter(|c| c.user_data >> 56 != IGNORED);
-            self.flying -= ended.count();
+            self.enter(u32::from(self.flying > 0), EnterFlags::GETEVENTS, Some(10));
+            while self.collect() {
+                let last = |c: &Completion| c.user_data >> 56 != IGNORED && !cqueue::more(c.flags);
+                self.flying -= self.completions.drain(..).filter(last).count();
+            }
             if self.flying == 0 {
                 // SAFETY: the ring is being dropped; nobody reaches its buffers again.
                 unsafe { ManuallyDrop::drop(&mut self.buffers) };
@@ -392,178 +564,8 @@ impl Drop for Uring {
     }
 }
 
-/// Submits, waits at most `timeout` milliseconds, and notes what happened.
-pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
-    let now_ms = s.now_ms;
-    let Backend::Uring(uring) = &mut s.backend else {
-        return;
-    };
-    let timeout = match uring.expire_orphans(now_ms) {
-        Some(ms) => Some(timeout.map_or(ms, |timeout| timeout.min(ms))),
-        None => timeout,
-    };
-    let events = EnterFlags::GETEVENTS.bits();
-    match timeout {
-        Some(0) => uring.enter(0, events, None),
-        timeout => uring.enter(1, events, timeout),
-    }
-    uring.collect();
-    s.refresh_clock();
-    reap(s);
-}
-
-/// Submits what is queued and notes what has ended, without waiting: for the end of the loop.
-pub(super) fn flush(s: &mut State) {
-    if let Backend::Uring(uring) = &mut s.backend {
-        uring.enter(0, EnterFlags::GETEVENTS.bits(), None);
-        uring.collect();
-        reap(s);
-    }
-}
-
-fn reap(s: &mut State) {
-    let Backend::Uring(uring) = &mut s.backend else {
-        return;
-    };
-    let mut completions = mem::take(&mut uring.completions);
-    for completion in completions.drain(..) {
-        complete(s, completion);
-    }
-    if let Backend::Uring(uring) = &mut s.backend {
-        uring.completions = completions;
-    }
-}
-
-fn complete(s: &mut State, completion: Completion) {
-    let Backend::Uring(uring) = &mut s.backend else {
-        return;
-    };
-    let kind = completion.user_data >> 56;
-    if kind == IGNORED {
-        return;
-    }
-    uring.flying -= 1;
-    let (index, generation) =
-        (completion.user_data as u32, (completion.user_data >> 32) as u32 & 0xff_ffff);
-    match kind {
-        SEND => sent(s, index, completion.result),
-        RECEIVE => received(s, index, generation, completion),
-        _ => polled(s, kind, index, generation, completion.result),
-    }
-}
-
-fn received(s: &mut State, index: u32, generation: u32, completion: Completion) {
-    let Backend::Uring(uring) = &mut s.backend else {
-        return;
-    };
-    let buffer = cqueue::buffer_select(completion.flags);
-    let Some(slot) = s.ios.current(index, generation) else {
-        if let Some(buffer) = buffer {
-            uring.buffers.give(buffer);
-        }
-        return;
-    };
-    slot.flags &= !RECEIVING;
-    let lane = &mut uring.lanes[index as usize];
-    let hung = match (completion.result, buffer) {
-        (n @ 1.., Some(buffer)) => {
-            *lane = Lane { buffer, start: 0, unread: n as u16, ..*lane };
-            lane.more = cqueue::sock_nonempty(completion.flags);
-            slot.flags |= STASHED | READABLE;
-            waiter_of(s, index, false);
-            return;
-        }
-        (outcome, buffer) => {
-            if let Some(buffer) = buffer {
-                uring.buffers.give(buffer);
-            }
-            outcome
-        }
-    };
-    match -hung {
-        // Cancelled, interrupted, or no buffer was left: what waits is woken and asks again; a
-        // poll needs no buffer.
-        libc::ECANCELED => return,
-        libc::ENOBUFS | libc::EINTR | libc::EAGAIN => {
-            slot.flags |= POLLING_READ;
-            let (fd, generation) = (slot.fd, slot.generation);
-            uring.poll_read(fd, index, generation, false);
-            return;
-        }
-        // A send met the reset first, which leaves the end of the stream to the receive.
-        0 if i32::from(lane.send_errno) == libc::ECONNRESET => {
-            lane.receive_errno = lane.send_errno;
-        }
-        0 => slot.flags |= ENDED,
-        errno => lane.receive_errno = errno as u16,
-    }
-    slot.flags |= STASHED;
-    note(s, index, Event { readable: true, writable: false, hung: true });
-}
-
-/// Wakes the reader of a source, and the writer too if `both`.
-fn waiter_of(s: &mut State, index: u32, both: bool) {
-    let Some(slot) = s.ios.at(index) else { return };
-    let reader = mem::replace(&mut slot.reader, NONE);
-    let writer = if both { mem::replace(&mut slot.writer, NONE) } else { NONE };
-    waiter::wake_slot(s, reader);
-    if writer != reader {
-        waiter::wake_slot(s, writer);
-    }
-}
-
-fn polled(s: &mut State, kind: u64, index: u32, generation: u32, result: i32) {
-    let Some(slot) = s.ios.current(index, generation) else {
-        return;
-    };
-    if result == -libc::ECANCELED {
-        return;
-    }
-    slot.flags &= !match kind {
-        READ => POLLING_READ,
-        WRITE => POLLING_WRITE,
-        _ => POLLING_HANG,
-    };
-    // A poll that the kernel refuses leaves the decision to the caller's own call.
-    let events = if result < 0 { (libc::POLLIN | libc::POLLOUT) as u32 } else { result as u32 };
-    let has = |bits: i16| events & bits as u32 != 0;
-    let seen = Event {
-        readable: kind == READ && has(libc::POLLIN),
-        writable: kind == WRITE && has(libc::POLLOUT),
-        hung: has(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR),
-    };
-    note(s, index, seen);
-}
-
-fn sent(s: &mut State, index: u32, result: i32) {
-    let Backend::Uring(uring) = &mut s.backend else {
-        return;
-    };
-    let Some(send) = uring.sends.get(index) else {
-        return;
-    };
-    let (source, generation) = (send.source, send.generation);
-    let complete = send.advance(usize::try_from(result).unwrap_or(0));
-    let slot = s.ios.current(source, generation & 0xff_ffff);
-    if !complete && result >= 0 && slot.is_some() {
-        // Interrupted halfway.
-        uring.send_rest(index);
-        return;
-    }
-    uring.sends.end(index);
-    let Some(slot) = slot else { return };
-    slot.flags = slot.flags & !SENDING | WRITABLE;
-    if slot.flags & SHUT != 0 {
-        slot.flags &= !SHUT;
-        // SAFETY: takes no pointer. That the peer is gone already needs no telling.
-        unsafe { libc::shutdown(slot.fd, libc::SHUT_WR) };
-    }
-    if result < 0 {
-        slot.flags |= SEND_FAILED | HUNG;
-        uring.lanes[source as usize].send_errno = -result as u16;
-        waiter_of(s, source, true);
-        return;
-    }
-    let writer = mem::replace(&mut slot.writer, NONE);
-    waiter::wake_slot(s, writer);
+/// Ends what a socket carries. That the peer is gone already needs no telling.
+fn shut(fd: RawFd, how: libc::c_int) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::shutdown(fd, how) };
 }

@@ -12,7 +12,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-/// Buffers in the ring; a power of two.
+/// Buffers in the ring; a power of two. Their ids are bytes.
 const COUNT: u16 = 256;
 /// Bytes in each. What a socket has beyond them is read by a call of its own.
 pub(super) const SIZE: usize = 4 << 10;
@@ -44,6 +44,8 @@ impl Drop for Region {
     }
 }
 
+const _: () = assert!(COUNT == 1 << u8::BITS);
+
 pub(super) struct Buffers {
     entries: Region,
     memory: Region,
@@ -66,7 +68,7 @@ impl Buffers {
             )?;
         }
         let mut buffers = Buffers { entries, memory, tail: 0 };
-        for id in 0..COUNT {
+        for id in 0..=u8::MAX {
             buffers.give(id);
         }
         Ok(buffers)
@@ -78,8 +80,7 @@ impl Buffers {
 
     /// Hands a buffer (back) to the kernel.
     #[inline]
-    pub(super) fn give(&mut self, id: u16) {
-        debug_assert!(id < COUNT);
+    pub(super) fn give(&mut self, id: u8) {
         let at = usize::from(self.tail & (COUNT - 1));
         let entries: *mut BufRingEntry = self.entries.start.cast();
         self.tail = self.tail.wrapping_add(1);
@@ -91,7 +92,7 @@ impl Buffers {
             let start = self.memory.start.add(usize::from(id) * SIZE);
             entry.set_addr(start.expose_provenance() as u64);
             entry.set_len(SIZE as u32);
-            entry.set_bid(id);
+            entry.set_bid(u16::from(id));
             let tail = BufRingEntry::tail(entries).cast_mut().cast::<u16>();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
         }
@@ -99,13 +100,26 @@ impl Buffers {
 
     /// Copies out of a buffer of ours, from `start`.
     #[inline]
-    pub(super) fn copy(&self, id: u16, start: usize, into: &mut [u8]) {
-        assert!(id < COUNT && start + into.len() <= SIZE, "a part of one buffer");
+    pub(super) fn copy(&self, id: u8, start: usize, into: &mut [u8]) {
+        assert!(start + into.len() <= SIZE, "a part of one buffer");
         // SAFETY: inside the region by the assertion; the kernel does not write to a buffer whose
         // id it has given to us, and `into` is memory of its own.
         unsafe {
             let from = self.memory.start.add(usize::from(id) * SIZE + start);
             ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len());
+        }
+    }
+
+    /// Copies the first bytes of a buffer of ours into another one, to `at`.
+    pub(super) fn append(&mut self, id: u8, at: usize, from: u8, length: usize) {
+        assert!(id != from, "two buffers");
+        assert!(at + length <= SIZE, "a part of one buffer");
+        // SAFETY: inside the region by the assertions, and apart from each other; the kernel does
+        // not touch buffers whose ids it has given to us.
+        unsafe {
+            let from = self.memory.start.add(usize::from(from) * SIZE);
+            let into = self.memory.start.add(usize::from(id) * SIZE + at);
+            ptr::copy_nonoverlapping(from, into, length);
         }
     }
 }

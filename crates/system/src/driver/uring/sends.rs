@@ -20,6 +20,10 @@ pub(super) struct Send {
     /// Tells this send from later ones in the same place.
     pub(super) serial: u32,
     pub(super) fd: RawFd,
+    /// The descriptor is this send's, and to be closed after it: nothing follows.
+    pub(super) last: bool,
+    /// Its time is over: what is not sent by now is dropped.
+    pub(super) given_up: bool,
     state: Stage,
 }
 
@@ -81,6 +85,8 @@ impl Sends {
                 generation: 0,
                 serial: 0,
                 fd,
+                last: false,
+                given_up: false,
                 state: Stage::Free,
             });
             self.all.len() as u32 - 1
@@ -147,6 +153,7 @@ impl Sends {
         }
         send.bytes.clear();
         send.taken = 0;
+        (send.last, send.given_up) = (false, false);
         send.state = Stage::Free;
         send.serial = send.serial.wrapping_add(1);
         send.source = free;
