@@ -16,6 +16,7 @@ use crate::ordered::{self, in_proportion};
 use crate::peer::Peer;
 use crate::slow_start::{growth, weight_in_parts};
 use crate::state::{PeerIndex, State, Tier};
+use crate::times::Times;
 use crate::tried::Tried;
 
 /// Fewest requests under way.
@@ -54,23 +55,27 @@ fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<Pee
         return ordered::pick_by_turns(state, turn, tried, weighted);
     }
     let Tier { first, count, .. } = state.head.tiers[turn.tier];
-    let mut best: Option<PeerIndex> = None;
+    let clock_ms = state.head.clock_ms;
+    let (peers, times) = members(state, first, first + count);
+    let is_first_try = tried.is_empty();
+    let mut best: Option<(PeerIndex, Load)> = None;
     let mut many = false;
-    for index in first..first + count {
-        if !state.peers[index as usize].is_usable(turn.now) || tried.contains(index) {
+    for (index, (peer, times)) in (first..).zip(peers.iter().zip(times.iter())) {
+        if !peer.is_usable(turn.now) || !is_first_try && tried.contains(index) {
             continue;
         }
-        match best.map(|best| compare(state, index, best)) {
+        let load = Load::of(peer, times, clock_ms);
+        match best.map(|(_, least)| load.compare(least)) {
             None | Some(Ordering::Less) => {
-                best = Some(index);
+                best = Some((index, load));
                 many = false;
             }
             Some(Ordering::Equal) => many = true,
             Some(Ordering::Greater) => {}
         }
     }
-    let best = best?;
-    Some(if many { round(state, turn, tried, best, first + count) } else { best })
+    let (best, least) = best?;
+    Some(if many { round(state, turn, tried, (best, least), first + count) } else { best })
 }
 
 /// A round of smooth weighted round robin among the peers that are as loaded as the first one.
@@ -78,23 +83,29 @@ fn round(
     state: &mut State<'_>,
     turn: &Turn<'_>,
     tried: &Tried,
-    from: PeerIndex,
+    (from, least): (PeerIndex, Load),
     end: PeerIndex,
 ) -> PeerIndex {
+    let clock_ms = state.head.clock_ms;
+    let (peers, times) = members(state, from, end);
+    let is_first_try = tried.is_empty();
     let mut best = from;
+    let mut most = peers.first().map_or(0, |peer| peer.current);
     let mut total = 0;
-    for index in from..end {
-        let equal = compare(state, index, best) == Ordering::Equal;
-        let peer = &mut state.peers[index as usize];
-        if !equal || !peer.is_usable(turn.now) || tried.contains(index) {
+    for (index, (peer, times)) in (from..).zip(peers.iter_mut().zip(times.iter_mut())) {
+        let equal = Load::of(peer, times, clock_ms).compare(least) == Ordering::Equal;
+        if !equal || !peer.is_usable(turn.now) || !is_first_try && tried.contains(index) {
             continue;
         }
-        let growth = growth(peer, &mut state.times[index as usize], turn.now_ms);
+        let growth = growth(peer, times, turn.now_ms);
         total += growth;
         peer.current = peer.current.wrapping_add(growth);
         peer.effective = peer.weight.min(peer.effective + 1);
-        if peer.current > state.peers[best as usize].current {
-            best = index;
+        // The account that is to be beaten is that of the best so far, as it has grown.
+        if index == best {
+            most = peer.current;
+        } else if peer.current > most {
+            (best, most) = (index, peer.current);
         }
     }
     let paying = &mut state.peers[best as usize];
@@ -102,17 +113,39 @@ fn round(
     best
 }
 
-/// Which of two peers has more to do in proportion to its weight.
-fn compare(state: &State<'_>, one: PeerIndex, other: PeerIndex) -> Ordering {
-    let [(one, one_weight), (other, other_weight)] = [one, other].map(|index| {
-        let (peer, times) = (&state.peers[index as usize], &state.times[index as usize]);
+/// The peers from one place to another, with their times.
+fn members<'a>(
+    state: &'a mut State<'_>,
+    from: PeerIndex,
+    end: PeerIndex,
+) -> (&'a mut [Peer], &'a mut [Times]) {
+    let range = from as usize..end as usize;
+    (&mut state.peers[range.clone()], &mut state.times[range])
+}
+
+/// What a peer has to do, and how much it can do.
+#[derive(Clone, Copy)]
+struct Load {
+    conns: u64,
+    weight: u64,
+}
+
+impl Load {
+    #[inline]
+    fn of(peer: &Peer, times: &Times, clock_ms: u64) -> Load {
         let weight = match peer.slow_start_ms {
             0 => u64::from(peer.weight) * crate::slow_start::PARTS,
-            _ => weight_in_parts(peer, times, state.head.clock_ms),
+            _ => weight_in_parts(peer, times, clock_ms),
         };
-        (u64::from(peer.conns), weight)
-    });
-    (u128::from(one) * u128::from(other_weight)).cmp(&(u128::from(other) * u128::from(one_weight)))
+        Load { conns: peer.conns.into(), weight }
+    }
+
+    /// Which has more to do in proportion to its weight.
+    #[inline]
+    fn compare(self, other: Load) -> Ordering {
+        let product = |conns: u64, weight: u64| u128::from(conns) * u128::from(weight);
+        product(self.conns, other.weight).cmp(&product(other.conns, self.weight))
+    }
 }
 
 #[cfg(test)]

@@ -307,6 +307,11 @@ fn faults_of_the_configuration() {
             "health_check type=redis user=me;",
             "\"user\" requires",
         ),
+        (
+            "zone u 64k; server 127.0.0.1:1;",
+            "health_check type=grpc keepalive_time=1m;",
+            "\"uri\" and \"keepalive_time\" are for checks over HTTP",
+        ),
     ] {
         let text = format!(
             "upstream u {{ {inside} }} match bytes {{ send x; }}

@@ -134,6 +134,7 @@ fn a_refused_packet_is_ill_and_silence_is_not() {
 fn faults_of_the_configuration() {
     for (check, expected) in [
         ("health_check udp;", "\"udp\" requires a \"match\" with \"send\""),
+        ("health_check keepalive_time=1m;", "are for checks over HTTP"),
         ("health_check udp type=tcp;", "\"udp\" has no \"type\""),
         ("health_check match=web;", "is about an HTTP answer, and none is asked for"),
     ] {

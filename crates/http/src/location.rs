@@ -243,18 +243,13 @@ impl Locations {
 
     /// The location whose name is `uri` and a final slash, when it asks for redirects.
     fn redirect(&self, uri: &[u8]) -> Option<&Rc<Location>> {
-        let with_slash = |name: &[u8]| name.strip_suffix(b"/") == Some(uri);
-        let after = self.prefixes.partition_point(|prefix| *prefix.name <= *uri);
-        let prefix = self.prefixes.get(after)?;
-        let found = match with_slash(&prefix.name) {
-            true => Some(prefix),
-            // Names such as "/a!" sort between "/a" and "/a/".
-            false => self.prefixes[after..]
-                .iter()
-                .take_while(|p| p.name.starts_with(uri))
-                .find(|p| with_slash(&p.name)),
+        // Compares a name with the URI and a slash, which are not put together for that.
+        let compare = |name: &[u8]| match name.split_at_checked(uri.len()) {
+            Some((begin, rest)) => begin.cmp(uri).then_with(|| rest.cmp(b"/")),
+            None => name.cmp(uri),
         };
-        found.map(|p| &p.location).filter(|location| location.auto_redirect)
+        let at = self.prefixes.binary_search_by(|prefix| compare(&prefix.name)).ok()?;
+        Some(&self.prefixes[at].location).filter(|location| location.auto_redirect)
     }
 }
 

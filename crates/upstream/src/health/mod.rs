@@ -74,6 +74,10 @@ pub fn compile(
         scope.error(span, "\"udp\" has no meaning in http");
         return None;
     }
+    if !is_http && (line.keepalive_ms > 0 || &*line.uri != "/") {
+        scope.error(span, "\"uri\" and \"keepalive_time\" are for checks over HTTP");
+        return None;
+    }
     let probe = match line.kind {
         Kind::Protocol(protocol) if rules.is_none() => {
             Probe::Protocol { protocol, user: line.user.clone() }
