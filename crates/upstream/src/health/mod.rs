@@ -70,21 +70,13 @@ pub fn compile(
     let rules = rules.and_then(|(_, block)| block);
     let in_http = LOCATION == scope.context();
     let is_http = line.kind == Kind::Native && in_http;
-    if in_http && line.udp {
-        scope.error(span, "\"udp\" has no meaning in http");
-        return None;
-    }
-    if !is_http && (line.keepalive_ms > 0 || &*line.uri != "/") {
-        scope.error(span, "\"uri\" and \"keepalive_time\" are for checks over HTTP");
+    if let Some(reason) = misplaced(&line, in_http) {
+        scope.error(span, reason);
         return None;
     }
     let probe = match line.kind {
         Kind::Protocol(protocol) if rules.is_none() => {
             Probe::Protocol { protocol, user: line.user.clone() }
-        }
-        Kind::Grpc if !in_http => {
-            scope.error(span, "\"type=grpc\" has no meaning in stream");
-            return None;
         }
         Kind::Grpc if rules.is_none() => Probe::Grpc(Call::new(&line, fields, secure.is_some())),
         Kind::Protocol(_) | Kind::Grpc => {
@@ -119,6 +111,20 @@ pub fn compile(
         },
     };
     Some(Rc::new(Watch(Check::new(group, line, probe, patience, log, secure))))
+}
+
+/// Why a line has no meaning where it stands.
+fn misplaced(line: &Line, in_http: bool) -> Option<&'static str> {
+    let is_http = line.kind == Kind::Native && in_http;
+    let asks_http = line.keepalive_ms > 0 || &*line.uri != "/";
+    match () {
+        () if in_http && line.udp => Some("\"udp\" has no meaning in http"),
+        () if !in_http && line.kind == Kind::Grpc => Some("\"type=grpc\" has no meaning in stream"),
+        () if asks_http && !is_http => {
+            Some("\"uri\" and \"keepalive_time\" are for checks over HTTP")
+        }
+        () => None,
+    }
 }
 
 /// The `match` block of that name, which stands on the level of the engine.
