@@ -643,6 +643,34 @@ fn proxy_ignore_client_abort_lets_the_backend_finish() {
 }
 
 #[test]
+fn a_backend_that_falls_silent_in_its_answer_is_left_with_the_client() {
+    let farewell = "so upstream connection is closed too while reading upstream";
+    for (directives, is_left) in [("", true), ("proxy_ignore_client_abort on;", false)] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let backend = Backend::with(move |request| match request.target.as_str() {
+            "/other" => Answer::text("other"),
+            _ => Answer::text("x".repeat(100_000)).pause_at(50_000, &held),
+        });
+        let server = proxy(&format!("error_log error.log info; {directives}"), &backend);
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.read_exactly(40_000);
+        gate.wait_arrived(1);
+        drop(client);
+        if is_left {
+            server.wait_for_log(farewell);
+        } else {
+            // Another request is served in the meantime.
+            assert_eq!(server.get("/other").status, 200);
+        }
+        gate.open();
+        server.wait_for_access("\"GET / HTTP/1.1\" 200 ");
+        assert_eq!(server.read("error.log").contains(farewell), is_left);
+    }
+}
+
+#[test]
 fn x_accel_fields_steer_unless_ignored() {
     let backend = Backend::with(|_| {
         Answer::text("theirs")

@@ -358,10 +358,27 @@ impl UpstreamBody {
             timer.set(net::now().saturating_add(self.read_timeout_ms));
         }
         if timer.poll_expired(cx).is_pending() {
-            return Step::Waiting;
+            return if self.is_abandoned(cx, x) { self.abandon(x) } else { Step::Waiting };
         }
         let errno = Errno::from(rustix::io::Errno::TIMEDOUT);
         self.fail(x, format_args!("upstream timed out ({errno}) while reading upstream"));
+        Step::Over
+    }
+
+    /// True when the client has left, and nobody wants the rest: a backend that says nothing for a
+    /// long time is not held for it.
+    fn is_abandoned(&self, cx: &mut Context<'_>, x: &Exchange) -> bool {
+        let watched = !self.settings.ignore_client_abort && !self.streaming && !x.background;
+        watched && x.side().poll_gone(cx).is_ready()
+    }
+
+    fn abandon(&mut self, x: &mut Exchange) -> Step {
+        let message = "client prematurely closed connection, so upstream connection is closed too \
+                       while reading upstream";
+        self.log(x, Level::Info, format_args!("{message}"));
+        self.reusable = false;
+        self.end = End::Broken;
+        self.release(x, Outcome::NotCounted);
         Step::Over
     }
 
