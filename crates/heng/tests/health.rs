@@ -309,7 +309,7 @@ fn faults_of_the_configuration() {
         ),
         (
             "zone u 64k; server 127.0.0.1:1;",
-            "health_check type=grpc keepalive_time=1m;",
+            "health_check type=tcp keepalive_time=1m;",
             "\"uri\" and \"keepalive_time\" are for checks over HTTP",
         ),
     ] {
