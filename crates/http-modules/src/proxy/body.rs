@@ -70,10 +70,17 @@ const FULL_READS: u8 = 4;
 /// A pipe that is filled with less sends the body back to copying.
 const SMALL_FILL: usize = 16 << 10;
 
+/// How long a client may take nothing, in milliseconds, before the rest of an answer that goes
+/// through pipes is taken in: for shorter than that the backend is not freed by it, and the bytes
+/// would be copied for nothing, perhaps to a file.
+const PATIENCE_MS: u64 = 100;
+
 /// The way through pipes.
 #[derive(Default)]
 struct Splicing {
     splicer: Splicer,
+    /// Present while the client takes nothing.
+    patience: Option<Timer>,
     /// Reads in a row that filled their block, up to [`FULL_READS`].
     full_reads: u8,
 }
@@ -249,6 +256,17 @@ impl UpstreamBody {
             && self.pace.is_none()
     }
 
+    /// True while the client has not been slow for long.
+    fn is_patient(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(splicing) = &mut self.splicing else { return false };
+        let patience = splicing.patience.get_or_insert_with(|| {
+            let timer = Timer::new();
+            timer.set(net::now().saturating_add(PATIENCE_MS));
+            timer
+        });
+        patience.poll_expired(cx).is_pending()
+    }
+
     /// The next bytes, in a pipe. `None`: they have to be copied.
     fn splice(
         &mut self,
@@ -282,6 +300,7 @@ impl UpstreamBody {
             }
         };
         let piece = splicing.splicer.take()?;
+        splicing.patience = None;
         if filled < SMALL_FILL {
             splicing.full_reads = 0;
         }
@@ -613,7 +632,7 @@ impl Pull for UpstreamBody {
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>, x: &mut Exchange) {
-        if !self.buffers.on {
+        if !self.buffers.on || self.may_splice() && self.queue.is_empty() && self.is_patient(cx) {
             return;
         }
         while self.has_room() {
