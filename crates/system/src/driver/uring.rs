@@ -46,8 +46,9 @@ const AT_ONCE: usize = 64;
 const POLL_FIRST: u16 = 1;
 /// Go on after a completion (`IORING_RECV_MULTISHOT`).
 const MULTISHOT: u16 = 2;
-/// Bytes that a lasting receive brings before it ends by itself.
-const LASTS: u32 = 32 << 10;
+/// Bytes that a lasting receive brings before it ends by itself: one buffer. What is larger is read
+/// from the socket at once, for it would have to be copied out of many buffers.
+const LASTS: u32 = 4 << 10;
 /// Buffers that wait for a reader before a lasting receive is told to end.
 const BEHIND: usize = 3;
 /// The kernel goes on watching for a process that was killed, until it has swept out its ring, and
