@@ -36,7 +36,7 @@ pub(crate) struct Options {
     rounds: usize,
     /// How long each contestant is asked in each round.
     seconds: u32,
-    /// Whether bench/RESULTS.md is written.
+    /// Whether the figures are written to a file.
     write: bool,
     /// Whether memory is watched for ten minutes rather than one.
     long: bool,
@@ -84,6 +84,12 @@ impl Options {
         self.rows.is_empty() || self.rows.iter().any(|name| name == row.name)
     }
 
+    /// Where the figures are written: rows that are measured again do not replace the table of all,
+    /// of which every figure is of one run.
+    fn report(&self) -> &'static str {
+        if self.rows.is_empty() { "bench/RESULTS.md" } else { "bench/RESULTS-again.md" }
+    }
+
     /// From which second to which one memory over time is judged.
     fn growth_window(&self) -> (u32, u32) {
         if self.long { (180, 600) } else { (20, 60) }
@@ -129,7 +135,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     }
     println!("{summary}");
     if options.write {
-        let path = crate::workspace::root().join("bench/RESULTS.md");
+        let path = crate::workspace::root().join(options.report());
         let report = format!("{heading}## Summary\n\n{SUMMARY}\n{summary}\n{tables}");
         fs::write(&path, report.trim_end().to_string() + "\n")
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -240,6 +246,8 @@ mod tests {
         assert!(parse("--rounds").is_err() && parse("--rounds 0").is_err());
         assert_eq!(parse("--long").unwrap().growth_window(), (180, 600));
         assert!(parse("--list").unwrap().list);
+        assert_eq!(parse("--write").unwrap().report(), "bench/RESULTS.md");
+        assert_eq!(parse("--write small").unwrap().report(), "bench/RESULTS-again.md");
         let some = parse("tls-full").unwrap();
         let names: Vec<&str> =
             rows::all().filter(|row| some.wants(row)).map(|row| row.name).collect();
