@@ -1,31 +1,12 @@
 //! TLS towards gRPC servers and uwsgi programs: `grpc_pass grpcs://`, `uwsgi_pass suwsgi://`, and
 //! the settings that both share with `proxy_pass https://`.
 
-use testkit::tls::{Identity, rcgen};
+use testkit::tls::Identity;
 use testkit::{Config, Server};
 
 /// What a server tells of a connection, as gRPC's answers (a field) and uwsgi's (a page) show it.
 const TOLD: &str = "$ssl_protocol $ssl_cipher $ssl_session_reused [$ssl_server_name] \
                     $ssl_client_s_dn";
-
-/// A revocation list.
-fn revoked_by(root: &Identity, serial: u64) -> String {
-    let year = |n| rcgen::date_time_ymd(n, 1, 1);
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: year(2020),
-        next_update: year(2090),
-        crl_number: rcgen::SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![rcgen::RevokedCertParams {
-            serial_number: rcgen::SerialNumber::from(serial),
-            revocation_time: year(2021),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    list.signed_by(&root.issuer).unwrap().pem().unwrap()
-}
 
 /// The files of all tests here.
 fn with_files(config: Config) -> Config {
@@ -43,8 +24,8 @@ fn with_files(config: Config) -> Config {
         .file("deep.key", &deep.key)
         .file("me.crt", &mine.certificate)
         .file("me.key", &mine.key)
-        .file("root.crl", revoked_by(&root, 77))
-        .file("other.crl", revoked_by(&other, 77))
+        .file("root.crl", root.revokes(77))
+        .file("other.crl", other.revokes(77))
 }
 
 /// A server that takes calls over TLS at port 1, with the certificate `leaf` or `deep`, and one

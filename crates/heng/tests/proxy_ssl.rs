@@ -1,6 +1,6 @@
 //! TLS towards backends: `proxy_pass https://` and what its certificates must be.
 
-use testkit::tls::{Identity, parameters, rcgen};
+use testkit::tls::{Identity, parameters};
 use testkit::{Config, Server};
 
 /// A server that speaks TLS at port 1, which tells what it sees, and one at port 0 that passes
@@ -31,26 +31,7 @@ fn config(backend: &str, proxy: &str) -> Config {
         .file("deep.key", &deep.key)
         .file("me.crt", &mine.certificate)
         .file("me.key", &mine.key)
-        .file("root.crl", revoked_by(&root))
-}
-
-/// A list that revokes a certificate of number 77.
-fn revoked_by(root: &Identity) -> String {
-    let year = |n| rcgen::date_time_ymd(n, 1, 1);
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: year(2020),
-        next_update: year(2090),
-        crl_number: rcgen::SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![rcgen::RevokedCertParams {
-            serial_number: rcgen::SerialNumber::from(77),
-            revocation_time: year(2021),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    list.signed_by(&root.issuer).unwrap().pem().unwrap()
+        .file("root.crl", root.revokes(77))
 }
 
 #[track_caller]
@@ -145,7 +126,7 @@ fn certificates_of_backends_are_checked() {
     let other = Identity::authority("other");
     let server = Server::start(
         config("", &format!("{named} proxy_ssl_crl %%DIR%%/root.crl;"))
-            .file("root.crl", revoked_by(&other)),
+            .file("root.crl", other.revokes(77)),
     );
     server.get("/").expect(502);
     server.wait_for_log("(3:unable to get certificate CRL)");

@@ -236,21 +236,7 @@ fn certificates_of_clients_are_asked_for_and_checked() {
         issuer: deep.issuer,
     };
     let revoked = root.issue("revoked");
-    let year = |n| rcgen::date_time_ymd(n, 1, 1);
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: year(2020),
-        next_update: year(2090),
-        crl_number: rcgen::SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![rcgen::RevokedCertParams {
-            serial_number: rcgen::SerialNumber::from(77),
-            revocation_time: year(2021),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&root.issuer).unwrap().pem().unwrap();
+    let list = root.revokes(77);
     drop(revoked);
     let mut numbered = parameters("revoked", false);
     numbered.serial_number = Some(rcgen::SerialNumber::from(77));

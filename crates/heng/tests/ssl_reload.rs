@@ -76,21 +76,7 @@ fn resumed_sessions_are_judged_by_the_rules_of_today() {
     let mut numbered = parameters("client", false);
     numbered.serial_number = Some(rcgen::SerialNumber::from(77));
     let shown = Identity::made(numbered, Some(&root));
-    let year = |n| rcgen::date_time_ymd(n, 1, 1);
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: year(2020),
-        next_update: year(2090),
-        crl_number: rcgen::SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![rcgen::RevokedCertParams {
-            serial_number: rcgen::SerialNumber::from(77),
-            revocation_time: year(2021),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&root.issuer).unwrap().pem().unwrap();
+    let list = root.revokes(77);
     let asks = "ssl_verify_client on; ssl_client_certificate %%DIR%%/root.crt;";
     let files = |config: Config| config.file("root.crt", &root.certificate).file("crl", &list);
     let mut server = Server::start(files(config(&own, asks)));

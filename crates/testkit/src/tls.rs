@@ -49,6 +49,26 @@ impl Identity {
         Identity::made(parameters(name, true), Some(self))
     }
 
+    /// This authority's list of revoked certificates, with one serial number, in PEM.
+    pub fn revokes(&self, serial: u64) -> String {
+        let year = |n| rcgen::date_time_ymd(n, 1, 1);
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: year(2020),
+            next_update: year(2090),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: rcgen::SerialNumber::from(serial),
+                revocation_time: year(2021),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let signed = list.signed_by(&self.issuer).expect("a list that can be signed");
+        signed.pem().expect("a list in PEM")
+    }
+
     /// One of these parameters, signed by `by` or by itself.
     pub fn made(parameters: CertificateParams, by: Option<&Identity>) -> Identity {
         let key = KeyPair::generate().expect("a key");
