@@ -292,28 +292,6 @@ impl Splicer {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Takes the bytes out of the pipe into memory, when the destination turns out to be slow.
-    ///
-    /// # Errors
-    /// As `read(2)` of the pipe.
-    pub fn reclaim(&mut self, into: &mut OutQueue) -> io::Result<()> {
-        let Some(pipe) = self.pipe.take() else {
-            return Ok(());
-        };
-        while self.held > 0 {
-            let mut block = Block::lend(self.held.min(64 << 10));
-            let n = rustix::io::read(&pipe.output, block.spare())?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            block.advance(n);
-            self.held = self.held.saturating_sub(n);
-            into.push(block);
-        }
-        return_pipe(pipe);
-        Ok(())
-    }
 }
 
 /// Writes what the driver received ahead to an empty pipe, which has room for it.
@@ -449,7 +427,7 @@ mod tests {
             while queue.len_bytes() < 50_000 {
                 let filled = poll_fn(|cx| splicer.poll_fill(cx, &from, 1 << 20)).await.unwrap();
                 assert_eq!(filled, Filled::Bytes(splicer.held()));
-                splicer.reclaim(&mut queue).unwrap();
+                queue.push(splicer.take().unwrap().reclaim().unwrap());
                 assert_eq!(splicer.held(), 0);
             }
             let bytes: Vec<u8> = queue.take().flat_map(|data| data.bytes().to_vec()).collect();
