@@ -20,6 +20,9 @@ pub(super) enum Kind {
     Heng,
     /// The same program with `use io_uring`.
     HengUring,
+    /// Another heng, to be compared with the first, with either driver.
+    Before,
+    BeforeUring,
     Nginx,
     Haproxy,
     /// A relay that parses nothing: what the kernel takes.
@@ -27,7 +30,8 @@ pub(super) enum Kind {
 }
 
 impl Contestant {
-    /// heng first, freshly built unless `HENG_BENCH_HENG` names a program; then the peers:
+    /// heng first, freshly built unless `HENG_BENCH_HENG` names a program, and the one that
+    /// `HENG_BENCH_BEFORE` names; then the peers:
     /// `HENG_BENCH_NGINX` and `HENG_BENCH_HAPROXY`, or those of the system. Who is not there is
     /// told in the second list.
     pub(super) fn find() -> Result<(Vec<Contestant>, Vec<String>), String> {
@@ -39,6 +43,10 @@ impl Contestant {
             Contestant { kind: Kind::Heng, program: own.clone() },
             Contestant { kind: Kind::HengUring, program: own },
         ];
+        if let Some(before) = std::env::var_os("HENG_BENCH_BEFORE").map(PathBuf::from) {
+            found.push(Contestant { kind: Kind::Before, program: before.clone() });
+            found.push(Contestant { kind: Kind::BeforeUring, program: before });
+        }
         let mut absent = Vec::new();
         for (kind, variable, usual) in [
             (Kind::Nginx, "HENG_BENCH_NGINX", "/usr/sbin/nginx"),
@@ -69,6 +77,8 @@ impl Contestant {
         match self.kind {
             Kind::Heng => "heng",
             Kind::HengUring => "heng-io_uring",
+            Kind::Before => "heng-before",
+            Kind::BeforeUring => "heng-before-io_uring",
             Kind::Nginx => "nginx",
             Kind::Haproxy => "haproxy",
             Kind::Floor => "(floor)",
@@ -87,12 +97,21 @@ impl Contestant {
         matches!(self.kind, Kind::Nginx | Kind::Haproxy)
     }
 
+    /// What it is compared with beside the better peer: the same driver of the other heng.
+    pub(super) fn before(&self) -> Option<Kind> {
+        match self.kind {
+            Kind::Heng => Some(Kind::Before),
+            Kind::HengUring => Some(Kind::BeforeUring),
+            _ => None,
+        }
+    }
+
     /// The name of its configuration in a folder of bench/, and the event interface that it is to
     /// use. None for the floor, which has no configuration.
     pub(super) fn template(&self) -> Option<(&'static str, &'static str)> {
         match self.kind {
-            Kind::Heng => Some(("heng", "epoll")),
-            Kind::HengUring => Some(("heng", "io_uring")),
+            Kind::Heng | Kind::Before => Some(("heng", "epoll")),
+            Kind::HengUring | Kind::BeforeUring => Some(("heng", "io_uring")),
             Kind::Nginx => Some(("nginx", "epoll")),
             Kind::Haproxy => Some(("haproxy", "epoll")),
             Kind::Floor => None,

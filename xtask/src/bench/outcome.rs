@@ -162,6 +162,11 @@ pub(super) fn ratios(
         let _ = writeln!(text, "\n{name} / {}: {ratio:.2}", summary.against);
         let kind = own.contestant.kind();
         summary.set(kind, format!("{ratio:.2}"), met(kind, ratio));
+        let before = own.contestant.before();
+        if let Some(other) = measured.iter().find(|one| Some(one.contestant.kind()) == before) {
+            let ratio = figures::ratio(&own.samples, &other.samples, value);
+            let _ = writeln!(text, "\n{name} / {}: {ratio:.3}", other.contestant.name());
+        }
     }
     (text, summary)
 }
@@ -199,9 +204,9 @@ mod tests {
 
     #[test]
     fn the_better_peer_is_the_measure() {
-        let kinds = [Kind::Heng, Kind::HengUring, Kind::Nginx, Kind::Haproxy];
+        let kinds = [Kind::Heng, Kind::HengUring, Kind::Before, Kind::Nginx, Kind::Haproxy];
         let contestants = kinds.map(Contestant::of_kind);
-        let costs_of = [[6.0, 6.0, 6.0], [5.0, 5.0, 5.0], [10.0, 12.0, 10.0], [20.0, 8.0, 20.0]];
+        let costs_of = [[6.0; 3], [5.0; 3], [8.0; 3], [10.0, 12.0, 10.0], [20.0, 8.0, 20.0]];
         let all: Vec<Measured<'_>> = contestants
             .iter()
             .zip(costs_of)
@@ -211,6 +216,7 @@ mod tests {
         let (text, summary) =
             ratios(&all, |sample| sample.cpu_us, |kind, ratio| meets(target, kind, ratio));
         assert!(text.contains("heng / nginx: 0.60"), "{text}");
+        assert!(text.contains("heng / heng-before: 0.750"), "{text}");
         assert_eq!(summary.against, "nginx");
         assert_eq!(summary.heng, Some(Judged { text: "0.60".into(), met: true }));
         assert_eq!(summary.uring, Some(Judged { text: "0.50".into(), met: false }));
