@@ -26,6 +26,7 @@ mod stage;
 use contestant::Contestant;
 use outcome::Outcome;
 use rows::{Measure, Row};
+use stage::Precedence;
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
@@ -106,8 +107,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     }
     let wanted: Vec<&Row> = rows::all().filter(|row| options.wants(row)).collect();
     provide(&wanted);
+    let precedence = Precedence::take();
     let (contestants, absent) = Contestant::find()?;
-    let heading = heading(options, &contestants, &absent)?;
+    let heading = heading(options, &contestants, &absent, precedence.is_some())?;
     print!("{heading}");
     let mut summary = String::from(
         "| row | heng | io_uring | against | target | met: heng / io_uring |\n\
@@ -166,12 +168,13 @@ fn heading(
     options: &Options,
     contestants: &[Contestant],
     absent: &[String],
+    comes_first: bool,
 ) -> Result<String, String> {
     let mut text = String::from("# Results\n\nWritten by `cargo xtask bench --write`; ");
     let _ = writeln!(
         text,
         "README.md says how to read it, the configurations are beside it.\nMedians of {} \
-         interleaved rounds of {} s.\n",
+         interleaved rounds of {} s, but where a row says otherwise.\n",
         options.rounds, options.seconds
     );
     for contestant in contestants {
@@ -180,7 +183,8 @@ fn heading(
     for reason in absent {
         let _ = writeln!(text, "- skipped: {reason}");
     }
-    let _ = writeln!(text, "- machine: {}\n", figures::machine());
+    let rest = if comes_first { ", other sessions after this one" } else { "" };
+    let _ = writeln!(text, "- machine: {}{rest}\n", figures::machine());
     Ok(text)
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use net::Address;
+use rustix::time::{ClockId, clock_gettime};
 
 /// How long connections may take to become warm, and how often that is looked at.
 const WARMING_MS: u64 = 20_000;
@@ -89,6 +90,8 @@ pub(crate) struct Counts {
     over: Cell<bool>,
     /// How many connections have had an answer.
     warm: Cell<usize>,
+    /// CPU time of this process when counting began, in microseconds.
+    cpu_before_us: Cell<u64>,
 }
 
 impl Counts {
@@ -126,12 +129,24 @@ impl Counts {
         self.warm.set(self.warm.get() + 1);
     }
 
+    /// Waits until so many connections are warm, or until that takes too long; forgets what was
+    /// counted and prints `begin`.
+    pub(crate) async fn all_warm(&self, connections: usize) {
+        let deadline = net::now() + WARMING_MS;
+        while self.warm.get() < connections && net::now() < deadline {
+            net::sleep(LOOK_MS).await;
+        }
+        self.restart();
+        println!("begin");
+    }
+
     /// Forgets what was counted.
     fn restart(&self) {
         self.done.set(0);
         self.failed.set(0);
         self.bytes.set(0);
         self.times_us.borrow_mut().clear();
+        self.cpu_before_us.set(cpu_us());
     }
 
     /// How many came to an end, well or not.
@@ -141,18 +156,26 @@ impl Counts {
 
     /// Prints everything as words that `cargo xtask bench` reads.
     pub(crate) fn tell(&self) {
+        let cpu_us = cpu_us() - self.cpu_before_us.get();
         let mut times = self.times_us.borrow_mut();
         times.sort_unstable();
         println!(
-            "done={} failed={} bytes={} p50_us={} p99_us={} p999_us={}",
+            "done={} failed={} bytes={} p50_us={} p99_us={} p999_us={} cpu_us={}",
             self.done.get(),
             self.failed.get(),
             self.bytes.get(),
             quantile(&times, 0.5),
             quantile(&times, 0.99),
             quantile(&times, 0.999),
+            cpu_us,
         );
     }
+}
+
+/// CPU time that this process has used, in microseconds.
+fn cpu_us() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
 /// The value that this share of sorted values does not exceed; 0 of none.
@@ -185,12 +208,7 @@ where
 {
     let counts = Rc::new(Counts::default());
     start(orders, &counts, task)?;
-    let deadline = net::now() + WARMING_MS;
-    while counts.warm.get() < orders.connections()? && net::now() < deadline {
-        net::sleep(LOOK_MS).await;
-    }
-    counts.restart();
-    println!("begin");
+    counts.all_warm(orders.connections()?).await;
     finish(orders, &counts).await
 }
 

@@ -3,7 +3,9 @@
 //! `pace ADDRESS rate=N [path=/]`: every request has a time at which it is due, and its latency
 //! counts from that time, not from when it could be sent. A proxy that stands still for a moment
 //! therefore shows in all requests that were due meanwhile, not only in those that were under
-//! way ("coordinated omission").
+//! way ("coordinated omission"). Requests are due in ticks of 100 us, so that at high rates a few
+//! are due together: a wake-up for each would cost more than the request. The first tick comes
+//! when every connection has had an answer, and `begin` is printed then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,6 +27,8 @@ use crate::load::{Counts, Failure, Orders};
 
 /// After the last request is due, answers are awaited for so long, in milliseconds.
 const PATIENCE_MS: u64 = 500;
+/// Requests are due at multiples of this many microseconds.
+const TICK_US: u64 = 100;
 
 /// One connection: when its next requests are due.
 #[derive(Default)]
@@ -65,8 +69,12 @@ pub(crate) async fn run(orders: &Orders) -> Result<(), Failure> {
         net::spawn(serve(address.clone(), request.clone(), lane.clone(), counts.clone()));
         lanes.push(lane);
     }
+    counts.all_warm(lanes.len()).await;
     let sent = pace(&lanes, rate, orders.span_ms()? * 1000).await?;
-    net::sleep(PATIENCE_MS).await;
+    let deadline = net::now() + PATIENCE_MS;
+    while counts.settled() < sent && net::now() < deadline {
+        net::sleep(1).await;
+    }
     // What has no answer by now failed.
     for _ in counts.settled()..sent {
         counts.failed("a request without an answer");
@@ -75,55 +83,71 @@ pub(crate) async fn run(orders: &Orders) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How many requests are due before the end of a tick.
+fn due_by(tick: u64, rate: f64) -> u64 {
+    ((tick + 1) as f64 * TICK_US as f64 * rate / 1e6) as u64
+}
+
 /// Gives each request to the next lane when it is due; how many there were.
 async fn pace(lanes: &[Rc<Lane>], rate: f64, span_us: u64) -> io::Result<u64> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
     let source = Source::new(timer.as_fd(), Interest::READ)?;
-    let start = net::precise_now_us();
-    let due = |number: u64| start + (number as f64 * 1e6 / rate) as u64;
-    let mut number = 0;
-    loop {
-        let now = net::precise_now_us();
-        while due(number) <= now {
-            if due(number) >= start + span_us {
-                return Ok(number);
-            }
-            lanes[number as usize % lanes.len()].push(due(number));
-            number += 1;
-        }
-        let next = due(number);
-        let value = Timespec {
-            tv_sec: (next / 1_000_000) as i64,
-            tv_nsec: (next % 1_000_000 * 1000) as i64,
-        };
-        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let setting = Itimerspec { it_interval: never, it_value: value };
-        timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &setting)?;
+    let every = |us: u64| Timespec {
+        tv_sec: (us / 1_000_000) as i64,
+        tv_nsec: (us % 1_000_000 * 1000) as i64,
+    };
+    let start = net::precise_now_us() + TICK_US;
+    let setting = Itimerspec { it_interval: every(TICK_US), it_value: every(start) };
+    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &setting)?;
+    let (mut number, mut tick) = (0, 0);
+    while tick < span_us / TICK_US {
         poll_fn(|cx| source.poll_readable(cx)).await;
         let mut expirations = [0; 8];
         let _ = rustix::io::read(&timer, &mut expirations);
         source.clear_readable();
+        // Ticks that were missed are made up for at once; their requests are late.
+        let now = net::precise_now_us();
+        while start + tick * TICK_US <= now && tick < span_us / TICK_US {
+            while number < due_by(tick, rate) {
+                lanes[number as usize % lanes.len()].push(start + tick * TICK_US);
+                number += 1;
+            }
+            tick += 1;
+        }
     }
+    Ok(number)
 }
 
 async fn serve(address: Address, request: Rc<Vec<u8>>, lane: Rc<Lane>, counts: Rc<Counts>) {
     let mut buffer = vec![0; 16 << 10];
+    let mut is_warm = false;
     loop {
         let link = match Link::open(&address, None).await {
             Ok(link) => link,
             Err(error) => {
-                lane.next().await;
+                if is_warm {
+                    lane.next().await;
+                }
                 counts.failed(error);
+                net::sleep(1).await;
                 continue;
             }
         };
+        let one = async |buffer: &mut [u8]| {
+            link.write_all(&request).await?;
+            answer(&link, buffer, |bytes| counts.received(bytes)).await
+        };
+        // The first answer waits for connections on both sides of the proxy, and does not count.
+        if one(&mut buffer).await.is_err() {
+            net::sleep(1).await;
+            continue;
+        }
+        if !std::mem::replace(&mut is_warm, true) {
+            counts.warm();
+        }
         loop {
             let due = lane.next().await;
-            let one = async {
-                link.write_all(&request).await?;
-                answer(&link, &mut buffer, |bytes| counts.received(bytes)).await
-            };
-            match one.await {
+            match one(&mut buffer).await {
                 Ok(true) => counts.done(due),
                 Ok(false) => counts.failed("a status that is not 200"),
                 Err(error) => {
@@ -132,5 +156,20 @@ async fn serve(address: Address, request: Rc<Vec<u8>>, lane: Rc<Lane>, counts: R
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rate_is_met_over_a_second() {
+        let ticks = 1_000_000 / TICK_US;
+        for rate in [1.0, 999.0, 10_000.0, 12_345.0, 60_000.0] {
+            assert_eq!(due_by(ticks - 1, rate), rate as u64, "{rate}");
+        }
+        let most = (0..ticks).map(|tick| due_by(tick + 1, 12_345.0) - due_by(tick, 12_345.0));
+        assert_eq!(most.max(), Some(2));
     }
 }

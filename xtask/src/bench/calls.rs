@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many calls the processes of a proxy make for each unit; none where nothing can count them.
 pub(super) fn per_unit(
-    stage: &Stage,
-    proxy: &Proxy,
+    stage: &Stage<'_>,
+    proxy: &Proxy<'_>,
     load: &Load,
     cores: Cores,
     unit: Unit,

@@ -2,7 +2,7 @@
 //! alone takes.
 
 use super::first_line;
-use super::stage::{Cores, Ports, built};
+use super::stage::{Ports, built};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -128,15 +128,15 @@ impl Contestant {
         }
     }
 
-    /// Listening on these ports, as its configuration says too.
+    /// Listening on these ports, as its configuration says too, behind the words of `command`.
     pub(super) fn command(
         &self,
+        mut command: Command,
         configuration: &Path,
         directory: &Path,
         ports: &Ports,
         backend: u16,
     ) -> Command {
-        let mut command = Cores::for_proxy();
         command.arg(&self.program);
         match self.kind {
             Kind::Haproxy => command.arg("-db").arg("-q").arg("-f").arg(configuration),

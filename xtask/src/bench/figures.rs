@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(super) struct Usage {
     /// On the processor, in nanoseconds: proc(5) `schedstat` of every thread.
     pub(super) run_ns: u64,
+    /// Ready to run, but waiting for the processor: the second field there.
+    pub(super) wait_ns: u64,
     /// In user mode and in the kernel, in clock ticks: proc(5) `stat`.
     pub(super) user_ticks: u64,
     pub(super) system_ticks: u64,
@@ -19,7 +21,9 @@ impl Usage {
     pub(super) fn of(pid: u32) -> Result<Usage, String> {
         let mut sum = Usage::default();
         for pid in family(pid)? {
-            sum.run_ns += run_ns(pid)?;
+            let (run, wait) = schedstat(pid)?;
+            sum.run_ns += run;
+            sum.wait_ns += wait;
             let (user, system) = ticks(&read(pid, "stat")?).unwrap_or((0, 0));
             sum.user_ticks += user;
             sum.system_ticks += system;
@@ -31,24 +35,26 @@ impl Usage {
     pub(super) fn since(&self, before: &Usage) -> Usage {
         Usage {
             run_ns: self.run_ns.saturating_sub(before.run_ns),
+            wait_ns: self.wait_ns.saturating_sub(before.wait_ns),
             user_ticks: self.user_ticks.saturating_sub(before.user_ticks),
             system_ticks: self.system_ticks.saturating_sub(before.system_ticks),
         }
     }
 }
 
-/// What all threads of a process ran; the kernel's workers for io_uring are among them.
-fn run_ns(pid: u32) -> Result<u64, String> {
+/// What all threads of a process ran and waited; the kernel's workers for io_uring are among them.
+fn schedstat(pid: u32) -> Result<(u64, u64), String> {
     let path = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&path).map_err(|error| format!("cannot list {path}: {error}"))?;
-    let mut sum = 0;
+    let (mut run, mut wait) = (0, 0);
     for thread in threads.flatten() {
         // A thread may have ended meanwhile.
-        let run = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        let first = run.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
-        sum += first.unwrap_or(0);
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        let mut numbers = text.split_whitespace().filter_map(|text| text.parse::<u64>().ok());
+        run += numbers.next().unwrap_or(0);
+        wait += numbers.next().unwrap_or(0);
     }
-    Ok(sum)
+    Ok((run, wait))
 }
 
 /// utime and stime, fields 14 and 15 of proc(5) `stat`; the name in field 2 may hold spaces.
@@ -256,7 +262,7 @@ mod tests {
     #[test]
     fn samples_are_by_unit() {
         let answers = Answers { done: 100, bytes: 1 << 29, failed: 1, ..Answers::default() };
-        let used = Usage { run_ns: 1_000_000, user_ticks: 1, system_ticks: 3 };
+        let used = Usage { run_ns: 1_000_000, user_ticks: 1, system_ticks: 3, ..Usage::default() };
         let second = Duration::from_secs(2);
         let sample = Sample::new(&answers, &used, second, Unit::Request);
         assert_eq!((sample.cpu_us, sample.user_us, sample.per_second), (10.0, 2.5, 50.0));

@@ -58,7 +58,7 @@ pub(super) enum Port {
 }
 
 impl Port {
-    pub(super) fn of(self, proxy: &Proxy) -> u16 {
+    pub(super) fn of(self, proxy: &Proxy<'_>) -> u16 {
         match self {
             Port::First => proxy.ports.first,
             Port::Second => proxy.ports.second,
@@ -77,6 +77,8 @@ pub(super) struct Answers {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) p999_ms: f64,
+    /// CPU time of the load itself while it counted; not a number where it does not tell.
+    pub(super) cpu_ms: f64,
 }
 
 impl Answers {
@@ -87,6 +89,7 @@ impl Answers {
         p50_ms: f64::NAN,
         p99_ms: f64::NAN,
         p999_ms: f64::NAN,
+        cpu_ms: f64::NAN,
     };
 }
 
@@ -103,8 +106,8 @@ impl Load {
     /// The command that asks `proxy` for so many seconds.
     pub(super) fn command(
         &self,
-        stage: &Stage,
-        proxy: &Proxy,
+        stage: &Stage<'_>,
+        proxy: &Proxy<'_>,
         cores: Cores,
         seconds: u32,
     ) -> Command {
@@ -180,7 +183,7 @@ impl Load {
 }
 
 /// Words may name the stage's directory and the proxy's ports, as configurations do.
-fn fill(word: &str, directory: &Path, proxy: &Proxy) -> String {
+fn fill(word: &str, directory: &Path, proxy: &Proxy<'_>) -> String {
     word.replace("%DIR%", &directory.to_string_lossy())
         .replace("%PORT%", &proxy.ports.first.to_string())
 }
@@ -224,7 +227,7 @@ fn read_h2load(text: &str) -> Option<Answers> {
     Some(Answers { done: good, failed, ..Answers::NOTHING })
 }
 
-/// `done=1 failed=0 bytes=2 p50_us=3 p99_us=4 p999_us=5`.
+/// `done=1 failed=0 bytes=2 p50_us=3 p99_us=4 p999_us=5 cpu_us=6`.
 fn read_peer(text: &str) -> Option<Answers> {
     let of = |name: &str| {
         let mut words = text.split_whitespace().filter_map(|word| word.split_once('='));
@@ -238,6 +241,7 @@ fn read_peer(text: &str) -> Option<Answers> {
         p50_ms: ms("p50_us")?,
         p99_ms: ms("p99_us")?,
         p999_ms: ms("p999_us")?,
+        cpu_ms: ms("cpu_us")?,
     })
 }
 
@@ -282,9 +286,10 @@ mod tests {
 
     #[test]
     fn what_our_own_loads_print_is_read() {
-        let found = read_peer("done=7 failed=1 bytes=9 p50_us=1500 p99_us=2 p999_us=3\n");
-        let expected =
-            Answers { done: 7, failed: 1, bytes: 9, p50_ms: 1.5, p99_ms: 0.002, p999_ms: 0.003 };
+        let text = "done=7 failed=1 bytes=9 p50_us=1500 p99_us=2 p999_us=3 cpu_us=8000\n";
+        let found = read_peer(text);
+        let (p50_ms, p99_ms, p999_ms, cpu_ms) = (1.5, 0.002, 0.003, 8.0);
+        let expected = Answers { done: 7, failed: 1, bytes: 9, p50_ms, p99_ms, p999_ms, cpu_ms };
         assert_eq!(found, Some(expected));
         assert_eq!(read_peer("done=7"), None);
     }

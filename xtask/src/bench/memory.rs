@@ -4,7 +4,7 @@ use super::Options;
 use super::contestant::Contestant;
 use super::figures;
 use super::load::{Load, Port};
-use super::outcome::{Outcome, Summary, heading, meets};
+use super::outcome::{Outcome, Summary, add_absent, heading, meets};
 use super::rows::Row;
 use super::scene::descriptors;
 use super::stage::{Cores, Stage};
@@ -29,25 +29,40 @@ pub(super) fn measure_idle(
     let mut text = heading(row);
     text.push_str("| proxy | bytes per connection | KiB with one |\n|---|---|---|\n");
     let mut found = Vec::new();
+    let mut lost = Vec::new();
     for contestant in contestants {
-        let stage = Stage::set(row.name, &[contestant], &row.setting, Cores::One)?;
-        let Some(proxy) = stage.proxies().first() else { continue };
-        let named = |error: String| format!("{}: {error}", contestant.name());
-        // The port may accept before the worker is there; the first answer comes from it.
-        let first = stage.idle_clients(port.of(proxy), kind, 1).map_err(named)?;
-        let bare = figures::private_bytes(proxy.pid())?;
-        let warm = stage.idle_clients(port.of(proxy), kind, WARM).map_err(named)?;
-        let before = figures::private_bytes(proxy.pid())?;
-        let many = stage.idle_clients(port.of(proxy), kind, connections).map_err(named)?;
-        let after = figures::private_bytes(proxy.pid())?;
-        drop((first, warm, many));
-        let each = after.saturating_sub(before) as f64 / f64::from(connections);
-        let name = contestant.name();
-        let _ = writeln!(text, "| {name} | {each:.0} | {} |", bare / 1024);
-        found.push((*contestant, each));
+        match idle_of(row, contestant, (kind, port, connections)) {
+            Ok((bare, each)) => {
+                let _ = writeln!(text, "| {} | {each:.0} | {bare} |", contestant.name());
+                found.push((*contestant, each));
+            }
+            Err(error) => lost.push(error),
+        }
     }
     let _ = writeln!(text, "\nOf {connections} connections.");
-    Ok(Outcome { text, summary: judge_idle(row, &found), failed: 0 })
+    let mut outcome = Outcome { text, summary: judge_idle(row, &found), failed: 0 };
+    add_absent(&mut outcome, &lost, std::iter::empty());
+    Ok(outcome)
+}
+
+/// Memory of one contestant with one connection, in KiB, and for each further one, in bytes.
+fn idle_of(
+    row: &Row,
+    contestant: &Contestant,
+    (kind, port, connections): (&str, Port, u32),
+) -> Result<(u64, f64), String> {
+    let stage = Stage::set(row.name, &[contestant], &row.setting, Cores::One)?;
+    let Some(proxy) = stage.proxies().first() else { return Err(stage.absent().concat()) };
+    let named = |error: String| format!("{}: {error}", contestant.name());
+    // The port may accept before the worker is there; the first answer comes from it.
+    let first = stage.idle_clients(port.of(proxy), kind, 1).map_err(named)?;
+    let bare = figures::private_bytes(proxy.pid())?;
+    let warm = stage.idle_clients(port.of(proxy), kind, WARM).map_err(named)?;
+    let before = figures::private_bytes(proxy.pid())?;
+    let many = stage.idle_clients(port.of(proxy), kind, connections).map_err(named)?;
+    let after = figures::private_bytes(proxy.pid())?;
+    drop((first, warm, many));
+    Ok((bare / 1024, after.saturating_sub(before) as f64 / f64::from(connections)))
 }
 
 fn judge_idle(row: &Row, found: &[(&Contestant, f64)]) -> Summary {
@@ -80,12 +95,14 @@ pub(super) fn measure_growth(
         loads.push(child.map_err(|error| format!("cannot run {command:?}: {error}"))?);
     }
     let start = Instant::now();
-    let mut points: Vec<Vec<(f64, f64)>> = contestants.iter().map(|_| Vec::new()).collect();
+    let mut points: Vec<Vec<(f64, f64)>> = loads.iter().map(|_| Vec::new()).collect();
     while start.elapsed() + LOOK < Duration::from_secs(u64::from(seconds)) {
         std::thread::sleep(LOOK);
         for (proxy, points) in stage.proxies().iter().zip(&mut points) {
-            let bytes = figures::private_bytes(proxy.pid())? as f64;
-            points.push((start.elapsed().as_secs_f64(), bytes));
+            // One that is gone has no more points, and its load tells why.
+            if let Ok(bytes) = figures::private_bytes(proxy.pid()) {
+                points.push((start.elapsed().as_secs_f64(), bytes as f64));
+            }
         }
     }
     let mut text = heading(row);
@@ -93,11 +110,14 @@ pub(super) fn measure_growth(
     text.push_str("failed |\n|---|---|---|---|---|---|\n");
     let mut summary = Summary { against: "itself".to_string(), ..Summary::default() };
     let mut failed = 0;
-    for ((contestant, points), child) in contestants.iter().zip(&points).zip(loads) {
+    let mut lost = Vec::new();
+    for ((proxy, points), child) in stage.proxies().iter().zip(&points).zip(loads) {
+        let contestant = proxy.contestant;
         let output = child.wait_with_output().map_err(|error| format!("a load: {error}"))?;
-        let answers = load
-            .read(&String::from_utf8_lossy(&output.stdout))
-            .ok_or_else(|| format!("{}: the load told nothing", contestant.name()))?;
+        let Some(answers) = load.read(&String::from_utf8_lossy(&output.stdout)) else {
+            lost.push(format!("{}: the load told nothing", contestant.name()));
+            continue;
+        };
         let late: Vec<(f64, f64)> =
             points.iter().filter(|(time, _)| *time >= f64::from(from)).copied().collect();
         let growth = figures::rise(&late);
@@ -121,7 +141,10 @@ pub(super) fn measure_growth(
         "\nGrowth is that of a line through the figures of every second from second {from} to \
          second {seconds}."
     );
-    Ok(Outcome { text, summary, failed })
+    let mut outcome = Outcome { text, summary, failed };
+    lost.extend_from_slice(stage.absent());
+    add_absent(&mut outcome, &lost, std::iter::empty());
+    Ok(outcome)
 }
 
 #[cfg(test)]

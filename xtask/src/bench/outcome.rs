@@ -84,12 +84,53 @@ pub(super) struct Measured<'a> {
     pub(super) samples: Vec<Sample>,
     /// System calls for each unit, where they could be counted.
     pub(super) calls: Option<f64>,
+    /// Why there are no figures of it.
+    pub(super) lost: Option<String>,
 }
 
-impl Measured<'_> {
+impl<'a> Measured<'a> {
+    pub(super) fn new(contestant: &'a Contestant) -> Measured<'a> {
+        Measured { contestant, samples: Vec::new(), calls: None, lost: None }
+    }
+
+    /// Adds a round; one that could not be measured takes the contestant out of the row.
+    pub(super) fn add(&mut self, sample: Result<Sample, String>) {
+        match sample {
+            Ok(sample) => self.samples.push(sample),
+            Err(reason) => {
+                self.samples.clear();
+                self.lost = Some(reason);
+            }
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     pub(super) fn failed(&self) -> u64 {
         self.samples.iter().map(|sample| sample.failed).sum()
     }
+}
+
+/// Adds to a row who has no figures and why: those that did not start, and those that were lost.
+pub(super) fn add_absent<'a>(
+    outcome: &mut Outcome,
+    absent: &[String],
+    measured: impl Iterator<Item = &'a Measured<'a>>,
+) {
+    let lost = measured.filter_map(|one| Some((one.contestant.name(), one.lost.as_ref()?)));
+    let lost = lost.map(|(name, reason)| format!("{name}: {reason}"));
+    for reason in absent.iter().cloned().chain(lost) {
+        let reason = reason.trim().replace('\n', " ");
+        let _ = writeln!(outcome.text, "\nNo figures of {reason}");
+        outcome.failed += 1;
+    }
+}
+
+/// How often and how long a row was measured.
+pub(super) fn rounds_text(rounds: usize, seconds: u32) -> String {
+    format!("\nMedians of {rounds} rounds of {seconds} s.\n")
 }
 
 /// The heading of a row.
@@ -148,7 +189,8 @@ pub(super) fn ratios(
     value: fn(&Sample) -> f64,
     met: impl Fn(Kind, f64) -> bool,
 ) -> (String, Summary) {
-    let peers: Vec<_> = measured.iter().filter(|one| one.contestant.is_peer()).collect();
+    let present = || measured.iter().filter(|one| !one.samples.is_empty());
+    let peers: Vec<_> = present().filter(|one| one.contestant.is_peer()).collect();
     let costs: Vec<&[Sample]> = peers.iter().map(|one| one.samples.as_slice()).collect();
     let mut summary = Summary::default();
     let Some(peer) = figures::best(&costs, value).map(|best| peers[best]) else {
@@ -156,14 +198,14 @@ pub(super) fn ratios(
     };
     let mut text = String::new();
     summary.against = peer.contestant.name().to_string();
-    for own in measured.iter().filter(|one| !one.contestant.is_peer()) {
+    for own in present().filter(|one| !one.contestant.is_peer()) {
         let ratio = figures::ratio(&own.samples, &peer.samples, value);
         let name = own.contestant.name();
         let _ = writeln!(text, "\n{name} / {}: {ratio:.2}", summary.against);
         let kind = own.contestant.kind();
         summary.set(kind, format!("{ratio:.2}"), met(kind, ratio));
         let before = own.contestant.before();
-        if let Some(other) = measured.iter().find(|one| Some(one.contestant.kind()) == before) {
+        if let Some(other) = present().find(|one| Some(one.contestant.kind()) == before) {
             let ratio = figures::ratio(&own.samples, &other.samples, value);
             let _ = writeln!(text, "\n{name} / {}: {ratio:.3}", other.contestant.name());
         }
@@ -199,7 +241,7 @@ mod tests {
             p999_ms: f64::NAN,
             failed,
         };
-        Measured { contestant, samples: costs.map(sample).to_vec(), calls: None }
+        Measured { samples: costs.map(sample).to_vec(), ..Measured::new(contestant) }
     }
 
     #[test]
@@ -223,6 +265,28 @@ mod tests {
         let row = rows::all().find(|row| row.name == "small").unwrap();
         let line = summary.line(row);
         assert_eq!(line, "| `small` | 0.60 | 0.50 | nginx | <= 0.65 / 0.55 | yes / no |");
+    }
+
+    #[test]
+    fn who_is_lost_leaves_the_others_their_figures() {
+        let kinds = [Kind::Heng, Kind::HengUring, Kind::Nginx, Kind::Haproxy];
+        let contestants = kinds.map(Contestant::of_kind);
+        let mut all: Vec<Measured<'_>> = contestants
+            .iter()
+            .zip([6.0, 5.0, 10.0, 1.0])
+            .map(|(contestant, cost)| measured(contestant, [cost; 3], 0))
+            .collect();
+        all[1].add(Err("no answers".to_string()));
+        all[3].add(Err("no answers:\nnone".to_string()));
+        let (text, summary) = ratios(&all, |sample| sample.cpu_us, |_, _| true);
+        assert_eq!(text, "\nheng / nginx: 0.60\n");
+        assert!(summary.uring.is_none());
+        let mut outcome = Outcome { text, summary, failed: 0 };
+        add_absent(&mut outcome, &["heng-before: ended".to_string()], all.iter());
+        assert!(outcome.text.contains("No figures of heng-before: ended\n"), "{}", outcome.text);
+        assert!(outcome.text.ends_with("haproxy: no answers: none\n"), "{}", outcome.text);
+        assert_eq!(outcome.failed, 3);
+        assert!(costs(&all, Unit::Request).contains("| haproxy | – |"));
     }
 
     #[test]

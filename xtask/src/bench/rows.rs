@@ -112,7 +112,11 @@ impl Row {
 
     /// Whether the floor stands beside it.
     pub(super) fn shows_floor(&self) -> bool {
-        matches!(self.measure, Measure::Cpu { floor: Floor::Shown, .. })
+        match self.measure {
+            Measure::Cpu { floor, .. } => floor == Floor::Shown,
+            Measure::Cliff { .. } | Measure::Latency { .. } => true,
+            _ => false,
+        }
     }
 
     /// The programs that its loads need.

@@ -1,4 +1,5 @@
-//! The processes of a benchmark: backend, proxies, idle clients, and the cores they run on.
+//! The processes of a benchmark: proxies, a backend for each, idle clients, and when and on which
+//! cores they run.
 
 use super::contestant::Contestant;
 use super::figures::Usage;
@@ -6,8 +7,11 @@ use super::scene::{Place, Scene, Setting, configure, descriptors};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to begin or to end.
@@ -20,6 +24,8 @@ pub(super) enum Cores {
     One,
     /// The proxy on the last one, load and backend on another.
     Apart,
+    /// The same, all of them before any other work of the machine, where this user may.
+    Timed,
 }
 
 impl Cores {
@@ -28,23 +34,61 @@ impl Cores {
     }
 
     /// A command that runs its arguments there, with as many descriptors as there may be.
-    fn on(core: usize) -> Command {
+    fn on(self, core: usize) -> Command {
         let mut command = Command::new("taskset");
         let most = descriptors();
         command.args(["-c", &core.to_string(), "prlimit", &format!("--nofile={most}:{most}")]);
+        if self == Cores::Timed && may_be_timed() {
+            command.args(["chrt", "-f", "1"]);
+        }
         command
     }
 
     /// A command that runs its arguments where load and backend run.
     pub(super) fn for_load(self) -> Command {
         match self {
-            Cores::One => Cores::on(Cores::last()),
-            Cores::Apart => Cores::on(0),
+            Cores::One => self.on(Cores::last()),
+            Cores::Apart | Cores::Timed => self.on(0),
         }
     }
 
-    pub(super) fn for_proxy() -> Command {
-        Cores::on(Cores::last())
+    pub(super) fn for_proxy(self) -> Command {
+        self.on(Cores::last())
+    }
+}
+
+/// Whether this user may run programs under `SCHED_FIFO`, sched(7).
+pub(super) fn may_be_timed() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| {
+        let mut probe = Command::new("chrt");
+        probe.args(["-f", "1", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    })
+}
+
+/// While it lives, this session's processes come before those of other sessions on a machine that
+/// has more to do: sched(7), "The autogroup feature".
+pub(super) struct Precedence {
+    /// What the session had.
+    before: String,
+}
+
+/// Of this session's group: `/autogroup-25 nice 0`.
+const GROUP: &str = "/proc/self/autogroup";
+
+impl Precedence {
+    /// None where there are no such groups, or where this user may not.
+    pub(super) fn take() -> Option<Precedence> {
+        let before = fs::read_to_string(GROUP).ok()?.split(' ').nth(2)?.trim().to_string();
+        fs::write(GROUP, "-20").ok()?;
+        Some(Precedence { before })
+    }
+}
+
+impl Drop for Precedence {
+    fn drop(&mut self) {
+        let _ = fs::write(GROUP, &self.before);
     }
 }
 
@@ -136,57 +180,96 @@ pub(super) struct BackendPorts {
     pub(super) packets: u16,
 }
 
-/// A proxy at work.
-pub(super) struct Proxy {
+/// A proxy at work, and its backend.
+pub(super) struct Proxy<'a> {
+    pub(super) contestant: &'a Contestant,
     running: Running,
+    backend: Running,
     pub(super) ports: Ports,
     /// From its start until it served, and the CPU time that this took.
     pub(super) started_in: Duration,
     pub(super) start_cpu: Duration,
 }
 
-impl Proxy {
+impl Proxy<'_> {
     pub(super) fn pid(&self) -> u32 {
         self.running.pid()
     }
+
+    pub(super) fn backend_pid(&self) -> u32 {
+        self.backend.pid()
+    }
 }
 
-/// A backend and the proxies in front of it.
-pub(super) struct Stage {
-    proxies: Vec<Proxy>,
+/// The proxies of a row. Each has a backend of its own: a shared one would have as many
+/// connections as all of them keep, which is more than one process may have.
+pub(super) struct Stage<'a> {
+    proxies: Vec<Proxy<'a>>,
+    absent: Vec<String>,
     directory: PathBuf,
     peer: PathBuf,
-    _backend: Running,
 }
 
-impl Stage {
+impl<'a> Stage<'a> {
     /// Starts everything and waits until it serves. `name` keeps the files of two stages apart.
     pub(super) fn set(
         name: &str,
-        contestants: &[&Contestant],
+        contestants: &[&'a Contestant],
         setting: &Setting,
         cores: Cores,
-    ) -> Result<Stage, String> {
+    ) -> Result<Stage<'a>, String> {
         let peer = built("bench-peer", &[], "bench-peer")?;
         let directory = crate::workspace::root().join("target/bench").join(name);
         fs::create_dir_all(&directory)
             .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         setting.scene.prepare(&directory)?;
-        let (http, echo) = (free_port()?, free_port()?);
-        let backends = BackendPorts { http, echo, source: free_port()?, packets: free_port()? };
-        let backend = start_backends(&peer, &backends, setting.scene, cores)?;
-        let mut stage =
-            Stage { proxies: Vec::new(), directory: directory.clone(), peer, _backend: backend };
+        let mut stage = Stage { proxies: Vec::new(), absent: Vec::new(), directory, peer };
         for contestant in contestants {
-            let proxy = start_proxy(contestant, setting, &backends, &directory);
-            let proxy = proxy.map_err(|error| format!("{}: {error}", contestant.name()))?;
-            stage.proxies.push(proxy);
+            // A port that was free may be another's by the time that it is wanted.
+            let start = || stage.start(contestant, setting, cores);
+            match start().or_else(|_| start()) {
+                Ok(proxy) => stage.proxies.push(proxy),
+                Err(error) => stage.absent.push(format!("{}: {error}", contestant.name())),
+            }
         }
         Ok(stage)
     }
 
-    pub(super) fn proxies(&self) -> &[Proxy] {
+    fn start(
+        &self,
+        contestant: &'a Contestant,
+        setting: &Setting,
+        cores: Cores,
+    ) -> Result<Proxy<'a>, String> {
+        let (http, echo) = (free_port()?, free_port()?);
+        let backends = BackendPorts { http, echo, source: free_port()?, packets: free_port()? };
+        let backend = start_backend(&self.peer, &backends, setting.scene, cores)?;
+        let ports = Ports { first: free_port()?, second: free_port()?, third: free_port()? };
+        let path = self.directory.join(format!("{}.conf", contestant.name()));
+        let place = Place { directory: &self.directory, ports: &ports, backends: &backends };
+        configure(contestant, setting, &place, &path)?;
+        let start = Instant::now();
+        let command = cores.for_proxy();
+        let mut command =
+            contestant.command(command, &path, &self.directory, &ports, backends.http);
+        let mut running = Running::start(&mut command)?;
+        running.wait_for(ports.first)?;
+        if setting.scene.is_plain() {
+            first_answer(ports.first)?;
+        }
+        let started_in = start.elapsed();
+        let start_cpu = Duration::from_nanos(Usage::of(running.pid())?.run_ns);
+        Ok(Proxy { contestant, running, backend, ports, started_in, start_cpu })
+    }
+
+    /// Those that serve.
+    pub(super) fn proxies(&self) -> &[Proxy<'a>] {
         &self.proxies
+    }
+
+    /// Those that do not, each with its reason.
+    pub(super) fn absent(&self) -> &[String] {
+        &self.absent
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -212,7 +295,7 @@ impl Stage {
     }
 }
 
-fn start_backends(
+fn start_backend(
     peer: &Path,
     ports: &BackendPorts,
     scene: Scene,
@@ -237,27 +320,6 @@ fn start_backends(
     Running::start_ready(&mut command)
 }
 
-fn start_proxy(
-    contestant: &Contestant,
-    setting: &Setting,
-    backends: &BackendPorts,
-    directory: &Path,
-) -> Result<Proxy, String> {
-    let ports = Ports { first: free_port()?, second: free_port()?, third: free_port()? };
-    let path = directory.join(format!("{}.conf", contestant.name()));
-    configure(contestant, setting, &Place { directory, ports: &ports, backends }, &path)?;
-    let start = Instant::now();
-    let mut command = contestant.command(&path, directory, &ports, backends.http);
-    let mut running = Running::start(&mut command)?;
-    running.wait_for(ports.first)?;
-    if setting.scene.is_plain() {
-        first_answer(ports.first)?;
-    }
-    let started_in = start.elapsed();
-    let start_cpu = Duration::from_nanos(Usage::of(running.pid())?.run_ns);
-    Ok(Proxy { running, ports, started_in, start_cpu })
-}
-
 /// Waits for an answer to a request: a port may accept before there is a worker behind it.
 fn first_answer(port: u16) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("does not answer: {error}");
@@ -269,8 +331,32 @@ fn first_answer(port: u16) -> Result<(), String> {
     stream.read_exact(&mut answer).map_err(failed)
 }
 
-/// A port that nobody has at the moment.
+/// Below the ports that connections get of themselves, so that none of theirs comes between the
+/// choice of a port and its use; ip(7), `ip_local_port_range`.
+const LISTENED: Range<u16> = 10_000..32_000;
+
+/// A port that nobody has at the moment, and another one each time.
 pub(super) fn free_port() -> Result<u16, String> {
-    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-    bound.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id() as u16;
+    for _ in LISTENED {
+        let step = NEXT.fetch_add(1, Relaxed).wrapping_add(begin.wrapping_mul(37));
+        let port = LISTENED.start + step % LISTENED.len() as u16;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_free_and_below_those_of_clients() {
+        let ports = [free_port().unwrap(), free_port().unwrap(), free_port().unwrap()];
+        assert!(ports.iter().all(|port| LISTENED.contains(port)), "{ports:?}");
+        assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
+    }
 }
