@@ -403,7 +403,8 @@ impl Sender {
                     }
                 }
             }
-            if self.waiting_bytes() == 0 && self.ended && x.stream.is_none() {
+            if self.waiting_bytes() == 0 && self.out.is_empty() && self.ended && x.stream.is_none()
+            {
                 return Poll::Ready(self.verdict(x));
             }
             if let Some(pace) = &mut self.pace

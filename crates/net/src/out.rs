@@ -209,6 +209,8 @@ pub struct OutQueue {
     sent: u64,
     /// `sendfile(2)` refused the file at the front: it is read and written instead.
     copying: bool,
+    /// All was written, but TLS holds some of it back until the socket takes more.
+    held: bool,
 }
 
 impl OutQueue {
@@ -243,9 +245,10 @@ impl OutQueue {
         self.length
     }
 
+    /// Whether nothing is left to flush: no bytes that wait, and none that TLS holds back.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.length == 0 && !self.held
     }
 
     /// Bytes written since the queue was made.
@@ -258,7 +261,7 @@ impl OutQueue {
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.length = 0;
-        self.copying = false;
+        (self.copying, self.held) = (false, false);
     }
 
     /// Gives back the room that pieces took which were sent.
@@ -275,7 +278,7 @@ impl OutQueue {
 
     /// Takes all that waits out of the queue.
     pub fn take(&mut self) -> impl Iterator<Item = Data> + use<> {
-        self.length = 0;
+        (self.length, self.held) = (0, false);
         std::mem::take(&mut self.pieces).into_iter()
     }
 
@@ -310,13 +313,13 @@ impl OutQueue {
         stream: &Stream,
         push: Push,
     ) -> Poll<io::Result<()>> {
-        if self.is_empty()
+        if self.length == 0
             && let Some(error) = stream.source().take_send_failure()
         {
             return Poll::Ready(Err(error));
         }
         let limit = self.sent.saturating_add(SHARE);
-        while !self.is_empty() {
+        while self.length != 0 {
             if self.sent >= limit {
                 defer(cx);
                 return Poll::Pending;
@@ -328,7 +331,9 @@ impl OutQueue {
             let n = written? as u64;
             self.consume(n);
         }
-        stream.poll_flush(cx)
+        let flushed = stream.poll_flush(cx);
+        self.held = flushed.is_pending();
+        flushed
     }
 
     /// One call to the kernel for the piece or pieces at the front.

@@ -154,6 +154,36 @@ fn bytes_files_and_their_end_arrive_in_both_directions() {
     });
 }
 
+/// What TLS holds back waits, too: whoever stops flushing an empty queue must not stop early.
+#[test]
+fn a_queue_is_not_empty_while_tls_holds_bytes_back() {
+    on_each(|| async {
+        let (server, client) = (server(VERSIONS[1], false), client(VERSIONS[1], None));
+        let (ours, theirs) = secure(unix_pair(), &client, &server).await;
+        let piece = pattern(60_000);
+        let mut queue = OutQueue::new();
+        let mut count = 0;
+        std::future::poll_fn(|cx| {
+            loop {
+                queue.push(Data::from(piece.clone()));
+                count += 1;
+                if queue.poll_flush(cx, &theirs).is_pending() {
+                    return std::task::Poll::Ready(());
+                }
+            }
+        })
+        .await;
+        assert_eq!(queue.len_bytes(), 0);
+        assert!(!queue.is_empty());
+        spawn(async move {
+            while !queue.is_empty() {
+                std::future::poll_fn(|cx| queue.poll_flush(cx, &theirs)).await.unwrap();
+            }
+        });
+        assert!(read_all(&ours).await == piece.repeat(count));
+    });
+}
+
 #[test]
 fn sessions_are_resumed_and_certificates_are_shown() {
     on_each(|| async {
