@@ -19,6 +19,7 @@ use crate::ask::Turn;
 use crate::index::{Roll, Sums, Table};
 use crate::ip_hash::TRIES;
 use crate::method::{Method, USUAL};
+use crate::places::Places;
 use crate::round_robin;
 use crate::state::{PeerIndex, State};
 use crate::tried::Tried;
@@ -97,7 +98,7 @@ fn pick_consistent(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) ->
     let most = if state.head.factor == 0 { TRIES } else { BOUNDED_TRIES };
     while tried.walk.tries <= most {
         let point = ring.points[tried.walk.hash as usize % ring.points.len()];
-        if let Some(peer) = take_turns(state, ring.peers(point.server), turn, tried) {
+        if let Some(peer) = take_turns(state, ring.peers(&point), turn, tried) {
             return Some(peer);
         }
         tried.walk.hash += 1;
@@ -141,7 +142,9 @@ fn take_turns(
 pub(crate) struct Ring {
     /// By hash.
     points: Box<[Point]>,
-    /// Where the peers of each server begin in `members`, and where the last ones end.
+    places: Places,
+    /// Where the peers of each server begin in `members`, and where the last ones end. Empty when
+    /// every server is one peer.
     starts: Box<[u32]>,
     members: Box<[PeerIndex]>,
 }
@@ -149,6 +152,7 @@ pub(crate) struct Ring {
 #[derive(Clone, Copy, Debug)]
 struct Point {
     hash: u32,
+    /// The number of a server; of its peer when every server is one peer.
     server: u32,
 }
 
@@ -169,22 +173,32 @@ impl Ring {
         // Of equal hashes the earlier point stays.
         points.sort_by_key(|point: &Point| point.hash);
         points.dedup_by_key(|point| point.hash);
-        let mut starts = vec![0];
-        let mut members = Vec::new();
-        for peers in servers {
-            members.extend(peers);
-            starts.push(members.len() as u32);
+        let (mut starts, mut members) = (Vec::new(), Vec::new());
+        if servers.iter().all(|peers| peers.len() == 1) {
+            points.iter_mut().for_each(|point| point.server = servers[point.server as usize][0]);
+        } else {
+            starts.push(0);
+            for peers in servers {
+                members.extend(peers);
+                starts.push(members.len() as u32);
+            }
         }
-        Table::Ring(Ring { points: points.into(), starts: starts.into(), members: members.into() })
+        let places = Places::of(points.iter().map(|point| point.hash));
+        let (starts, members) = (starts.into(), members.into());
+        Table::Ring(Ring { points: points.into(), places, starts, members })
     }
 
     /// The first point at or behind `hash`; the number of points when that is the first of all.
     fn find(&self, hash: u32) -> usize {
-        self.points.partition_point(|point| point.hash < hash)
+        self.places.find(&self.points, hash, |point| point.hash)
     }
 
-    fn peers(&self, server: u32) -> &[PeerIndex] {
-        let (from, to) = (self.starts[server as usize], self.starts[server as usize + 1]);
+    fn peers<'a>(&'a self, point: &'a Point) -> &'a [PeerIndex] {
+        if self.starts.is_empty() {
+            return std::slice::from_ref(&point.server);
+        }
+        let server = point.server as usize;
+        let (from, to) = (self.starts[server], self.starts[server + 1]);
         &self.members[from as usize..to as usize]
     }
 }

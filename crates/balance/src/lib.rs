@@ -150,6 +150,7 @@ mod model;
 mod ordered;
 pub mod outlier;
 mod peer;
+mod places;
 pub mod random;
 pub mod rendezvous;
 pub mod round_robin;

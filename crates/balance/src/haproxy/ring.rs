@@ -14,6 +14,7 @@ use crate::haproxy::hashes::avalanche;
 use crate::haproxy::{MOST, SCALE};
 use crate::index::{Roll, Table};
 use crate::method::{Method, USUAL};
+use crate::places::Places;
 use crate::round_robin;
 use crate::state::{PeerIndex, State};
 use crate::tried::Tried;
@@ -61,7 +62,7 @@ fn pick(state: &mut State<'_>, turn: &Turn<'_>, tried: &mut Tried) -> Option<Pee
 /// The point of a peer that is in which is nearest to the key.
 fn nearest(state: &State<'_>, turn: &Turn<'_>, ring: &Points) -> Option<usize> {
     let is_in = |at: &usize| state.peers[ring.peer(*at) as usize].is_in();
-    let start = ring.points.partition_point(|(hash, _)| *hash < turn.key.hash);
+    let start = ring.places.find(&ring.points, turn.key.hash, |(hash, _)| *hash);
     let behind = ring.from(start).find(is_in)?;
     let before = ring.before(start).find(is_in).unwrap_or(behind);
     let distance = |from: u32, to: u32| to.wrapping_sub(from);
@@ -92,6 +93,7 @@ fn has_share_left(state: &State<'_>, turn: &Turn<'_>, ring: &Points, peer: PeerI
 pub(crate) struct Points {
     /// Hash and peer, by hash.
     points: Box<[(u32, PeerIndex)]>,
+    places: Places,
     first: PeerIndex,
     /// For each peer the weights before it.
     before: Box<[u64]>,
@@ -114,7 +116,9 @@ impl Points {
         }
         // Stable: of equal hashes the earlier peer comes first.
         points.sort_by_key(|(hash, _)| *hash);
-        Table::Points(Points { points: points.into(), first: roll.first, before: before.into() })
+        let places = Places::of(points.iter().map(|(hash, _)| *hash));
+        let (points, before) = (points.into(), before.into());
+        Table::Points(Points { points, places, first: roll.first, before })
     }
 
     fn peer(&self, at: usize) -> PeerIndex {
