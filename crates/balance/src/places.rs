@@ -58,7 +58,8 @@ mod tests {
             hashes.extend(near);
             hashes.sort_unstable();
             let places = Places::of(hashes.iter().copied());
-            let around = hashes.iter().flat_map(|hash| [hash.wrapping_sub(1), hash.wrapping_add(1)]);
+            let next = |hash: &u32| [hash.wrapping_sub(1), hash.wrapping_add(1)];
+            let around = hashes.iter().flat_map(next);
             let wanted = wanted.iter().copied().chain([0, u32::MAX]).chain(around);
             for hash in wanted.chain(hashes.iter().copied()) {
                 let expected = hashes.partition_point(|other| *other < hash);

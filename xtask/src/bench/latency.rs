@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// There are so many times as many rounds as in other rows, each of a part of the time: whatever
 /// stops the machine for a moment is in few of them, and a quantile varies more than a sum.
-const MORE_ROUNDS: usize = 6;
-const PART: f64 = 0.5;
+const MORE_ROUNDS: usize = 10;
+const PART: f64 = 0.2;
 /// The core of load and backend is busy for at most this share of the time.
 const MOST_BUSY: f64 = 0.9;
 /// The rate is lowered by this factor, so often at most.
