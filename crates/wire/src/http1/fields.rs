@@ -156,6 +156,8 @@ impl FieldScanner {
                 return Ok(());
             }
             let mut value = colon + 1;
+            // Nearly always one space.
+            value += usize::from(buf.get(value) == Some(&b' '));
             while buf.get(value).is_some_and(|&byte| is_ows(byte)) {
                 value += 1;
             }
@@ -313,15 +315,25 @@ impl FieldScanner {
         }
         fields.push(Field { name, value, known });
         self.count += 1;
-        if self.seen & known.bit() & UNIQUE != 0 && rules.peer == Peer::Client {
-            let kind = match known {
-                Known::Host => BadRequestKind::DuplicateHost,
-                _ => BadRequestKind::DuplicateField,
-            };
-            return Err(self.fault(kind, value.at as usize));
+        let bit = known.bit();
+        if self.seen & bit != 0 {
+            return self.second(known, value, rules);
         }
-        self.seen |= known.bit();
+        self.seen |= bit;
         Ok(())
+    }
+
+    /// Judges a field whose name was there before, or is none that is known.
+    #[inline(never)]
+    fn second(&self, known: Known, value: Slice, rules: &Rules) -> Result<(), FieldFault> {
+        if known.bit() & UNIQUE == 0 || rules.peer != Peer::Client {
+            return Ok(());
+        }
+        let kind = match known {
+            Known::Host => BadRequestKind::DuplicateHost,
+            _ => BadRequestKind::DuplicateField,
+        };
+        Err(self.fault(kind, value.at as usize))
     }
 
     #[cold]

@@ -4,7 +4,7 @@
 //! comparison. The table is built by the compiler, which also refuses to build it when two names
 //! fall on one place: then choose other multipliers in `place`.
 
-use super::scan::word;
+use super::scan::is_same_name;
 
 macro_rules! known_names {
     ($($variant:ident = $name:literal,)*) => {
@@ -133,19 +133,15 @@ static PLACES: [u8; 256] = {
     places
 };
 
-/// Longest known name, in words of eight bytes.
-const WORDS: usize = 4;
-
-/// The names in lower case, cut into little-endian words and padded with NULs.
-static FOLDED: [[u64; WORDS]; NAMES.len()] = {
-    let mut folded = [[0u64; WORDS]; NAMES.len()];
+/// The first sixteen bytes of the names in lower case, padded with NULs.
+static FOLDED: [[u8; 16]; NAMES.len()] = {
+    let mut folded = [[0u8; 16]; NAMES.len()];
     let mut number = 1;
     while number < NAMES.len() {
         let name = NAMES[number].as_bytes();
-        assert!(name.len() <= WORDS * 8, "a longer name: raise WORDS");
         let mut at = 0;
-        while at < name.len() {
-            folded[number][at / 8] |= ((name[at] | 0x20) as u64) << (at % 8 * 8);
+        while at < name.len() && at < 16 {
+            folded[number][at] = name[at] | 0x20;
             at += 1;
         }
         number += 1;
@@ -182,10 +178,9 @@ impl Known {
     }
 
     /// Recognises the name `buf[at..end]`, which is known to hold letters, digits and hyphens
-    /// only: then folding is setting a bit, eight bytes at a time.
+    /// only: then folding is setting a bit, sixteen bytes at a time.
     #[inline]
     pub(super) fn of_plain(buf: &[u8], at: usize, end: usize) -> Known {
-        const FOLD: u64 = 0x2020_2020_2020_2020;
         let name = buf.get(at..end).unwrap_or(&[]);
         let ([first, ..], [.., last]) = (name, name) else { return Known::Other };
         let len = name.len();
@@ -193,19 +188,13 @@ impl Known {
         if LENGTHS[number] as usize != len {
             return Known::Other;
         }
-        for (index, &expected) in FOLDED[number].iter().enumerate() {
-            let left = len.saturating_sub(index * 8);
-            if left == 0 {
-                break;
-            }
-            // Bytes behind the name may be read along, and are masked away.
-            let Some(word) = word(buf, at + index * 8) else { return Known::of(name) };
-            let mask = if left < 8 { (1u64 << (left * 8)) - 1 } else { u64::MAX };
-            if (word | FOLD) & mask != expected {
-                return Known::Other;
-            }
-        }
-        ALL[number]
+        // Bytes behind the name may be read along, and count for nothing.
+        let Some(chunk) = buf.get(at..).and_then(|rest| rest.first_chunk::<16>()) else {
+            return Known::of(name);
+        };
+        let same = is_same_name(chunk, &FOLDED[number], len)
+            && (len <= 16 || name[16..].eq_ignore_ascii_case(&NAMES[number].as_bytes()[16..]));
+        if same { ALL[number] } else { Known::Other }
     }
 
     /// The canonical spelling; empty for [`Known::Other`].

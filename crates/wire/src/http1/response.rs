@@ -144,6 +144,7 @@ impl ResponseParser {
                 self.line.version = version;
                 self.pos = 9;
                 self.stage = Stage::Status;
+                self.usual_status(buf);
             }
         }
         loop {
@@ -155,6 +156,22 @@ impl ResponseParser {
                     self.byte(byte)?;
                 }
             }
+        }
+    }
+
+    /// Three digits and a space in their usual place, in one look. Anything else goes byte by byte.
+    #[inline]
+    fn usual_status(&mut self, buf: &[u8]) {
+        if let Some(&[first @ b'1'..=b'9', second @ b'0'..=b'9', third @ b'0'..=b'9', b' ']) =
+            buf.get(9..13)
+        {
+            let digit = |byte: u8| u16::from(byte - b'0');
+            self.line.status = digit(first) * 100 + digit(second) * 10 + digit(third);
+            self.line.text.at = 9;
+            self.line.reason.at = 13;
+            self.digits = 3;
+            self.pos = 13;
+            self.stage = Stage::Reason;
         }
     }
 

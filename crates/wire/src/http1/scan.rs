@@ -1,5 +1,7 @@
 //! Byte classes and the search for the end of a field value: the inner loops of both parsers.
 
+use wide::u8x16;
+
 /// What a byte means inside a field name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -31,92 +33,94 @@ pub(super) static NAME: [NameByte; 256] = {
     table
 };
 
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
+/// Sixteen bytes, all looked at by the same instructions.
+type Lanes = u8x16;
 
-/// The eight bytes at `at` as a little-endian number; `None` when fewer are left.
-#[inline]
-pub(super) fn word(buf: &[u8], at: usize) -> Option<u64> {
-    buf.get(at..).and_then(|rest| rest.first_chunk::<8>()).map(|bytes| u64::from_le_bytes(*bytes))
+fn all(byte: u8) -> Lanes {
+    Lanes::splat(byte)
+}
+
+/// Bytes from `first` on, so many.
+#[inline(always)]
+fn within(lanes: Lanes, first: u8, count: u8) -> Lanes {
+    let distance = lanes - all(first);
+    distance.min(all(count - 1)).simd_eq(distance)
+}
+
+/// Letters, digits and hyphens: plain in a name.
+#[inline(always)]
+fn plain(lanes: Lanes) -> Lanes {
+    let letters = within(lanes | all(0x20), b'a', 26);
+    letters | within(lanes, b'0', 10) | lanes.simd_eq(all(b'-'))
+}
+
+/// NUL, CR and LF.
+#[inline(always)]
+fn breaks(lanes: Lanes) -> Lanes {
+    lanes.simd_eq(all(b'\r')) | lanes.simd_eq(all(b'\n')) | lanes.simd_eq(all(0))
+}
+
+/// Controls, spaces and DEL.
+#[inline(always)]
+fn outside_target(lanes: Lanes) -> Lanes {
+    lanes.min(all(b' ')).simd_eq(lanes) | lanes.simd_eq(all(0x7f))
+}
+
+/// Index of the first byte at or after `from` that `stops` is for, or `buf.len()`.
+#[inline(always)]
+fn run(buf: &[u8], from: usize, stops: impl Fn(Lanes) -> Lanes) -> usize {
+    let (chunks, left) = buf.get(from..).unwrap_or(&[]).as_chunks::<16>();
+    let mut at = from;
+    for chunk in chunks {
+        let found = stops(Lanes::new(*chunk)).to_bitmask();
+        if found != 0 {
+            return at + found.trailing_zeros() as usize;
+        }
+        at += 16;
+    }
+    rest(buf, left.len(), stops)
+}
+
+/// The same for the last bytes, fewer than sixteen: those before them are looked at once more.
+#[inline(never)]
+fn rest(buf: &[u8], left: usize, stops: impl Fn(Lanes) -> Lanes) -> usize {
+    let at = buf.len() - left;
+    let found = match buf.last_chunk::<16>() {
+        Some(chunk) => u64::from(stops(Lanes::new(*chunk)).to_bitmask()) >> (16 - left),
+        None => {
+            let mut chunk = [0; 16];
+            chunk[..left].copy_from_slice(&buf[at..]);
+            u64::from(stops(Lanes::new(chunk)).to_bitmask())
+        }
+    };
+    at + (found.trailing_zeros() as usize).min(left)
 }
 
 /// Index of the first byte at or after `from` that is not plain in a name, or `buf.len()`.
 #[inline]
 pub(super) fn plain_run(buf: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while let Some(word) = word(buf, at) {
-        // With the high bits away, adding up to 0x7f to each byte carries into no other; the sums
-        // below have their high bits set exactly where the comparison in their names holds.
-        let low = word & !HIGH;
-        let folded = low | (LOW * 0x20);
-        let from_a = folded + LOW * (0x80 - b'a' as u64);
-        let beyond_z = folded + LOW * (0x7f - b'z' as u64);
-        let from_0 = low + LOW * (0x80 - b'0' as u64);
-        let beyond_9 = low + LOW * (0x7f - b'9' as u64);
-        let not_hyphen = (low ^ (LOW * b'-' as u64)) + LOW * 0x7f;
-        let plain = (from_a & !beyond_z) | (from_0 & !beyond_9) | !not_hyphen;
-        let stops = (!plain | word) & HIGH;
-        if stops != 0 {
-            return at + (stops.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while buf.get(at).is_some_and(|&byte| NAME[byte as usize] == NameByte::Plain) {
-        at += 1;
-    }
-    at
+    run(buf, from, |lanes| !plain(lanes))
 }
 
 /// Index of the first byte at or after `from` that cannot stand inside a request target (a control,
 /// a space or DEL), or `buf.len()`.
 #[inline]
 pub(super) fn target_run(buf: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while let Some(word) = word(buf, at) {
-        // Borrows travel upwards only, so the lowest hit is a true one.
-        let del = word ^ (LOW * 0x7f);
-        let small = word.wrapping_sub(LOW * 0x21) & !word;
-        let stops = (small | del.wrapping_sub(LOW) & !del) & HIGH;
-        if stops != 0 {
-            return at + (stops.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while buf.get(at).is_some_and(|&byte| byte > b' ' && byte != 0x7f) {
-        at += 1;
-    }
-    at
+    run(buf, from, outside_target)
 }
 
 /// Index of the first NUL, CR or LF at or after `from`, or `buf.len()`.
-///
-/// Eight bytes at a time; most values end within 32 bytes, where a call into `memchr` costs more
-/// than it saves. Longer ones (cookies) are handed to its vector code.
 #[inline]
 pub(super) fn line_break(buf: &[u8], from: usize) -> usize {
-    let mut at = from;
-    let patience = from + 32;
-    while at < patience {
-        let Some(word) = word(buf, at) else { return tail(buf, at) };
-        // A high bit survives for each byte below 14; the lowest one is exact, since a borrow
-        // only travels upwards.
-        let hits = word.wrapping_sub(LOW * 14) & !word & HIGH;
-        if hits == 0 {
-            at += 8;
-            continue;
-        }
-        at += (hits.trailing_zeros() / 8) as usize;
-        if matches!(buf.get(at), Some(0 | b'\r' | b'\n')) {
-            return at;
-        }
-        at += 1;
-    }
-    tail(buf, at)
+    run(buf, from, breaks)
 }
 
-fn tail(buf: &[u8], at: usize) -> usize {
-    let rest = buf.get(at..).unwrap_or(&[]);
-    memchr::memchr3(0, b'\r', b'\n', rest).map_or(buf.len(), |found| at + found)
+/// Whether sixteen bytes, of which `len` count and are plain in a name, are those of `folded`
+/// in either case.
+#[inline]
+pub(super) fn is_same_name(chunk: &[u8; 16], folded: &[u8; 16], len: usize) -> bool {
+    let same = (Lanes::new(*chunk) | all(0x20)).simd_eq(Lanes::new(*folded));
+    !same.to_bitmask() & ((1u32 << len.min(16)) - 1) == 0
 }
 
 /// True for the whitespace that may surround a field value (RFC 9110 section 5.6.3).
@@ -131,8 +135,8 @@ mod tests {
 
     #[test]
     fn line_break_finds_what_a_plain_search_finds() {
-        // Every position of every byte in lengths around the word and patience limits.
-        for len in [0usize, 1, 7, 8, 9, 15, 16, 63, 64, 65, 72, 130] {
+        // Every position of every byte in lengths around one and two steps.
+        for len in [0usize, 1, 7, 15, 16, 17, 31, 32, 33, 47, 130] {
             for stop in [0u8, b'\r', b'\n', b'\t', 0x0b, 0x0d, 0x0e, 0x7f, 0x80, 0x8d, 0xff] {
                 for place in 0..len {
                     let mut buf = vec![b'a'; len];
@@ -173,10 +177,23 @@ mod tests {
     }
 
     #[test]
-    fn a_borrow_never_hides_or_invents_a_hit() {
+    fn a_stop_hides_no_other() {
         let buf = [b'\t', b'\r', 0x8d, 0x0e, b'\n', 0, b'a', b'b'];
         assert_eq!(line_break(&buf, 0), 1);
         assert_eq!(line_break(&buf, 2), 4);
         assert_eq!(line_break(&buf, 5), 5);
+    }
+
+    #[test]
+    fn what_lies_before_the_start_stops_nothing() {
+        for len in 0..40usize {
+            for from in 0..=len {
+                let mut buf = vec![b'\n'; from];
+                buf.resize(len, b'a');
+                assert_eq!(line_break(&buf, from), len, "{len} {from}");
+                assert_eq!(plain_run(&buf, from), len, "{len} {from}");
+                assert_eq!(target_run(&buf, from), len, "{len} {from}");
+            }
+        }
     }
 }
