@@ -122,8 +122,9 @@ impl Guard for RealIp {
 
     fn check<'a>(&'a self, x: &'a mut Exchange) -> Step<'a> {
         // Once it is known it stays, whatever locations come.
-        if x.client.is_none() {
-            x.client = self.rules.client(x);
+        if !x.has_other_client() {
+            let client = self.rules.client(x);
+            x.set_client(client);
         }
         Step::Now(Verdict::Next)
     }

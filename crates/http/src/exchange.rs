@@ -125,8 +125,10 @@ pub struct Exchange {
     pub persistence: Persistence,
     /// Milliseconds of the loop's clock when the first byte of the request was seen.
     pub started_ms: u64,
-    /// Set by a module that replaced the client's address (realip).
-    pub client: Option<SocketAddr>,
+    /// The client's address, where a module replaced it.
+    client: Option<SocketAddr>,
+    /// The client's address as text, once asked for.
+    client_text: Option<Span>,
     /// How many internal redirects were taken.
     pub redirects: u8,
     /// 0 for the client's request, more for subrequests.
@@ -221,6 +223,7 @@ impl Exchange {
             persistence: Persistence::Close,
             started_ms: net::now(),
             client: None,
+            client_text: None,
             redirects: 0,
             depth: 0,
             background: false,
@@ -345,6 +348,29 @@ impl Exchange {
     /// The client's address: what realip found, else the socket's peer; none for unix sockets.
     pub fn client_address(&self) -> Option<SocketAddr> {
         self.client.or_else(|| self.connection.peer())
+    }
+
+    /// The client's address without its port, as text; `unix:` for unix sockets.
+    pub fn client_text(&mut self) -> Span {
+        if let Some(text) = self.client_text {
+            return text;
+        }
+        let address = self.client_address();
+        let text = crate::variables::address_text(self, address);
+        self.client_text = Some(text);
+        text
+    }
+
+    /// Whether the client's address was replaced.
+    pub fn has_other_client(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Replaces the client's address by what somebody else said it is (realip); `None`: the
+    /// socket's peer again.
+    pub fn set_client(&mut self, address: Option<SocketAddr>) {
+        self.client = address;
+        self.client_text = None;
     }
 
     /// The record of what is asked of backends.

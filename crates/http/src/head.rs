@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use wire::http1::{BadRequest, Field, Parsed, RequestLine, RequestParser};
 
 /// How much is read at first: most heads fit, and the block goes back as soon as it is parsed.
@@ -58,6 +58,8 @@ pub(crate) enum Fault {
 enum Input {
     Left(Chunk),
     Block(Block),
+    /// Where the head is going to stay.
+    Arena(Arena),
 }
 
 impl Input {
@@ -65,15 +67,13 @@ impl Input {
         match self {
             Input::Left(chunk) => chunk,
             Input::Block(block) => block.filled(),
+            Input::Arena(arena) => arena.bytes(),
         }
     }
 
     /// The same bytes with room for more behind them.
     fn roomy(self) -> Block {
-        let needed = match &self {
-            Input::Left(chunk) => chunk.len() + FIRST_READ,
-            Input::Block(block) => block.len() + FIRST_READ,
-        };
+        let needed = self.bytes().len() + FIRST_READ;
         match self {
             Input::Block(block) if !block.is_full() => block,
             other => {
@@ -84,14 +84,25 @@ impl Input {
         }
     }
 
-    fn into_rest(self, used: usize) -> Option<Chunk> {
+    /// The first bytes in an arena, and those behind them.
+    fn split(self, used: usize) -> (Arena, Option<Chunk>) {
+        let mut arena = match self {
+            Input::Arena(mut arena) => {
+                let rest = arena.bytes().get(used..).filter(|rest| !rest.is_empty());
+                let rest = rest.map(Chunk::copy_of);
+                arena.bytes_mut().truncate(used);
+                return (arena, rest);
+            }
+            _ => Arena::new(),
+        };
+        arena.push(self.bytes().get(..used).unwrap_or_default());
         let mut chunk = match self {
             Input::Left(chunk) => chunk,
             Input::Block(block) if block.len() > used => block.freeze(),
-            Input::Block(_) => return None,
+            _ => return (arena, None),
         };
         chunk.advance(used);
-        Some(chunk)
+        (arena, Some(chunk))
     }
 }
 
@@ -117,19 +128,16 @@ pub(crate) async fn read(connection: &Rc<Connection>, limits: &HeadLimits) -> Re
         Some(chunk) => Input::Left(chunk),
         None => {
             // Nothing is waited for here: that is done where a connection costs least.
-            let first = poll_fn(|cx| match connection.poll_lend(cx, FIRST_READ) {
-                Poll::Ready(read) => Poll::Ready(Some(read)),
-                Poll::Pending => Poll::Ready(None),
-            });
-            let Some(block) = first.await else {
+            let first = poll_fn(|cx| Poll::Ready(poll_first(cx, connection)));
+            let Poll::Ready(first) = first.await else {
                 return_fields(fields);
                 return Err(NoHead::Nothing);
             };
-            let block = block.map_err(|_| NoHead::Closed)?;
-            if block.is_empty() {
+            let first = first.map_err(|_| NoHead::Closed)?;
+            if first.bytes().is_empty() {
                 return Err(NoHead::Closed);
             }
-            Input::Block(block)
+            first
         }
     };
     let deadline = net::now().saturating_add(limits.timeout_ms);
@@ -161,6 +169,21 @@ pub(crate) async fn read(connection: &Rc<Connection>, limits: &HeadLimits) -> Re
     }
 }
 
+/// The first bytes: what was received ahead goes where the head stays, the rest into a block.
+fn poll_first(cx: &mut Context<'_>, connection: &Connection) -> Poll<io::Result<Input>> {
+    let received = connection.stream.received_bytes();
+    if received == 0 {
+        let block = ready!(connection.poll_lend(cx, FIRST_READ))?;
+        return Poll::Ready(Ok(Input::Block(block)));
+    }
+    let mut arena = Arena::new();
+    let bytes = arena.bytes_mut();
+    bytes.resize(received, 0);
+    let count = ready!(connection.stream.poll_read(cx, bytes))?;
+    bytes.truncate(count);
+    Poll::Ready(Ok(Input::Arena(arena)))
+}
+
 /// Waits for `reading` until the deadline.
 pub(crate) async fn within<T>(
     connection: &Connection,
@@ -190,9 +213,8 @@ fn finish(
     line: RequestLine,
     fields: Vec<Field>,
 ) -> Head {
-    let mut arena = Arena::new();
-    arena.push(&input.bytes()[..len]);
-    if let Some(rest) = input.into_rest(len) {
+    let (arena, rest) = input.split(len);
+    if let Some(rest) = rest {
         connection.put_leftover(rest);
     }
     let dropped = match parser.dropped() {

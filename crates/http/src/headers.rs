@@ -36,22 +36,34 @@ pub fn span(slice: Slice) -> Span {
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
     list: Vec<Field>,
+    /// Which known names may be there: a bit may stand for two of them, and stays when its field
+    /// goes. Most names that are asked for are not there, and need no look at the list.
+    seen: u64,
+}
+
+#[inline]
+fn bit(known: Known) -> u64 {
+    1 << (known as u8 % 64)
 }
 
 impl Headers {
     /// A list with room for a browser's head.
     pub fn with_room() -> Headers {
-        Headers { list: Vec::with_capacity(16) }
+        Headers { list: Vec::with_capacity(16), seen: 0 }
     }
 
     /// Takes over what a codec found; `base` is where the head's first byte lies in the arena.
     pub fn from_codec(fields: &[wire::http1::Field], base: u32) -> Headers {
         let moved = |s: Slice| Span::new(s.at + base, s.len);
+        let mut seen = 0;
         let list = fields
             .iter()
-            .map(|f| Field { name: moved(f.name), value: moved(f.value), known: f.known })
+            .map(|f| {
+                seen |= bit(f.known);
+                Field { name: moved(f.name), value: moved(f.value), known: f.known }
+            })
             .collect();
-        Headers { list }
+        Headers { list, seen }
     }
 
     /// All fields in order.
@@ -76,18 +88,24 @@ impl Headers {
     }
 
     /// The first field with a known name.
+    #[inline]
     pub fn find(&self, known: Known) -> Option<Field> {
+        if self.seen & bit(known) == 0 {
+            return None;
+        }
         self.list.iter().find(|field| field.known == known).copied()
     }
 
     /// The value of the first field with a known name.
+    #[inline]
     pub fn value(&self, known: Known) -> Option<Span> {
         self.find(known).map(|field| field.value)
     }
 
     /// All fields with a known name.
     pub fn all(&self, known: Known) -> impl Iterator<Item = Field> + '_ {
-        self.list.iter().filter(move |field| field.known == known).copied()
+        let list = if self.seen & bit(known) == 0 { &[][..] } else { &self.list };
+        list.iter().filter(move |field| field.known == known).copied()
     }
 
     /// The first field of that name, whatever it is; case does not matter.
@@ -106,11 +124,12 @@ impl Headers {
 
     /// Appends a field with a known name in its canonical case.
     pub fn push_known(&mut self, known: Known, value: Span) {
-        self.list.push(Field { name: Span::EMPTY, value, known });
+        self.push(Field { name: Span::EMPTY, value, known });
     }
 
     /// Appends a field as it stands.
     pub fn push(&mut self, field: Field) {
+        self.seen |= bit(field.known);
         self.list.push(field);
     }
 
@@ -124,6 +143,9 @@ impl Headers {
 
     /// Removes every field of that known name.
     pub fn remove(&mut self, known: Known) {
+        if self.seen & bit(known) == 0 {
+            return;
+        }
         self.list.retain(|field| field.known != known);
     }
 
@@ -135,5 +157,6 @@ impl Headers {
     /// Forgets all fields.
     pub fn clear(&mut self) {
         self.list.clear();
+        self.seen = 0;
     }
 }

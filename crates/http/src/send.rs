@@ -77,9 +77,28 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         if whole.is_some() {
             left = 0;
         }
-        out.push(head(x, coding, whole.unwrap_or_default()));
+        let text = head(x, coding, whole.unwrap_or_default());
         if left == 0 && matches!(coding, Coding::Length(_)) {
             body = Body::Empty;
+        }
+        let ends = left == 0 && matches!(coding, Coding::Length(_) | Coding::None);
+        let is_all = ends && matches!(body, Body::Empty) && pace.is_none() && out.is_empty();
+        if is_all {
+            // Nothing follows: what leaves at once needs no buffer.
+            let mut text = Some(text);
+            let sent = poll_fn(|cx| Poll::Ready(send_text(cx, x, &mut out, text.take()))).await;
+            if let Err(error) = sent {
+                return lost(x, &error);
+            }
+            if out.is_empty() {
+                x.sent.head = true;
+                x.timer().clear();
+                x.sent.complete = true;
+                return SendEnd::Complete;
+            }
+        } else {
+            out.push(Block::copy_of(&text));
+            keep_scratch(text);
         }
     }
     x.sent.head = true;
@@ -100,6 +119,20 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     .await;
     x.sent.complete = end == SendEnd::Complete;
     end
+}
+
+/// Sends a text that nothing follows; what does not leave at once waits in `out`.
+fn send_text(
+    cx: &mut Context<'_>,
+    x: &mut Exchange,
+    out: &mut OutQueue,
+    text: Option<Vec<u8>>,
+) -> io::Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    let outcome = out.send(cx, &x.connection.stream, &text);
+    x.sent.bytes += out.sent();
+    keep_scratch(text);
+    outcome
 }
 
 async fn send_tunnel(x: &mut Exchange, mut out: OutQueue, tunnel: crate::body::Tunnel) -> SendEnd {
@@ -167,8 +200,8 @@ fn small_body(body: &Body, announced: u64) -> Option<&[u8]> {
 }
 
 /// Writes the head, and `body` behind it: nginx's own fields first, in nginx's order, then the
-/// rest.
-fn head(x: &mut Exchange, coding: Coding, body: &[u8]) -> Block {
+/// rest. The text is given back by [`keep_scratch`].
+fn head(x: &mut Exchange, coding: Coding, body: &[u8]) -> Vec<u8> {
     let place = x.response.location.map(|place| absolute(x, place));
     let response = &x.response;
     let settings = &x.location.settings;
@@ -225,10 +258,8 @@ fn head(x: &mut Exchange, coding: Coding, body: &[u8]) -> Block {
     line.raw(b"\r\n");
     let length = line.out.len() as u64;
     line.raw(body);
-    let block = Block::copy_of(&line.out);
-    keep_scratch(line.out);
     x.sent.head_bytes += length;
-    block
+    line.out
 }
 
 fn connection_fields(x: &Exchange, line: &mut HeadWriter) {

@@ -455,8 +455,7 @@ pub fn address_text(x: &mut X, address: Option<SocketAddr>) -> Span {
 }
 
 fn remote_addr(x: &mut X) -> Found {
-    let address = x.client_address();
-    Some(address_text(x, address))
+    Some(x.client_text())
 }
 
 fn remote_port(x: &mut X) -> Found {

@@ -74,7 +74,9 @@ impl Class {
     /// How many to keep: what may be wanted at once, within bounds.
     fn room(&self, length: usize) -> usize {
         let wanted = self.most[0].max(self.most[1]).saturating_sub(self.lent);
-        wanted.clamp(RETAINED / length, CEILING / length)
+        // The lengths of classes are powers of two, and dividing is slow.
+        let shift = length.trailing_zeros();
+        wanted.clamp(RETAINED >> shift, CEILING >> shift)
     }
 }
 

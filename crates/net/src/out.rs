@@ -229,6 +229,30 @@ impl OutQueue {
         }
     }
 
+    /// Writes what fits of `bytes`, if nothing waits, and adds a copy of the rest: bytes that leave
+    /// at once need no buffer of their own. Nothing may be added behind them soon, which had better
+    /// go out with them.
+    ///
+    /// # Errors
+    /// As [`OutQueue::poll_flush`].
+    #[inline]
+    pub fn send(&mut self, cx: &mut Context<'_>, stream: &Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut left = bytes;
+        // TLS may hold back what the socket does not take: that is a matter of flushing.
+        if self.is_empty()
+            && stream.tls().is_none()
+            && let Poll::Ready(n) = stream.poll_send(cx, bytes, Push::Now)
+        {
+            let n = n?;
+            self.sent += n as u64;
+            left = &bytes[n.min(bytes.len())..];
+        }
+        if !left.is_empty() {
+            self.push(Block::copy_of(left));
+        }
+        Ok(())
+    }
+
     /// Adds before everything else.
     pub fn push_front(&mut self, data: impl Into<Data>) {
         let data = data.into();

@@ -133,6 +133,16 @@ impl Stream {
         }
     }
 
+    /// How many bytes can be read without asking the kernel: received ahead, and not below TLS.
+    /// There may be more behind them.
+    #[inline]
+    pub fn received_bytes(&self) -> usize {
+        match self.tls() {
+            None => self.source.received_bytes(),
+            Some(_) => 0,
+        }
+    }
+
     /// Reads into the free part of a block; 0 is the end of the stream.
     #[inline]
     pub fn poll_fill(&self, cx: &mut Context<'_>, block: &mut Block) -> Poll<io::Result<usize>> {

@@ -186,7 +186,12 @@ pub(super) async fn attempt(
     let sent_before = call.sent;
     call.sent = true;
     // Boxed, so that the future around it stays of a size that allocators handle well.
-    let mut dialogue = Box::new(Dialogue::new(context, x, call, &way, head));
+    let mut head = Some(head);
+    let mut dialogue = poll_fn(|cx| match head.take() {
+        Some(head) => Poll::Ready(Box::new(Dialogue::new(cx, context, x, call, &way, head))),
+        None => Poll::Pending,
+    })
+    .await;
     let outcome = poll_fn(|cx| match &way {
         Way::Own(lease) => dialogue.poll(cx, x, lease.stream()),
         Way::Shared(carried) => dialogue.poll_shared(cx, x, carried),
@@ -209,6 +214,7 @@ pub(super) async fn attempt(
 
 impl<'a> Dialogue<'a> {
     fn new(
+        cx: &mut Task<'_>,
         context: &'a Context<'a>,
         x: &mut Exchange,
         call: &Call,
@@ -217,14 +223,19 @@ impl<'a> Dialogue<'a> {
     ) -> Dialogue<'a> {
         let mut out = OutQueue::new();
         let is_shared = matches!(way, Way::Shared(_));
-        if !is_shared {
-            out.push(head.bytes);
-        }
         let wrapping = match &context.settings.speech {
             Speech::Other(gateway) if gateway.has_records() => Wrapping::Records,
             _ if call.framing == BodyFraming::Chunked => Wrapping::Chunks,
             _ => Wrapping::None,
         };
+        let mut write_error = None;
+        if let Way::Own(lease) = way {
+            // Alone it can leave at once; what follows goes with it.
+            match call.data.is_none() && !call.streamed && wrapping != Wrapping::Records {
+                true => write_error = out.send(cx, lease.stream(), &head.bytes).err(),
+                false => out.push(Block::copy_of(&head.bytes)),
+            }
+        }
         match (&call.data, wrapping) {
             // What carries the request has its body.
             _ if is_shared => {}
@@ -259,7 +270,7 @@ impl<'a> Dialogue<'a> {
             fields: Vec::new(),
             timer: (call.streamed || !x.has_timer()).then(Timer::new),
             armed: None,
-            write_error: None,
+            write_error,
             is_head: head.is_head,
             upgrade: head.upgrade,
             hinted: 0,

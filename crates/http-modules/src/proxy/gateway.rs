@@ -3,7 +3,6 @@
 use super::request::{BodyFraming, Head};
 use super::translate::Translator;
 use http::{Exchange, Field};
-use net::Block;
 use session::log::Level;
 use session::text::Span;
 use session::variables::{Template, VariableId, value};
@@ -94,7 +93,7 @@ impl Gateway {
         }
         let is_head = x.request.method == wire::http1::Method::Head;
         Some(Head {
-            bytes: Block::copy_of(&out),
+            bytes: out.into(),
             target: Span::EMPTY,
             is_head,
             upgrade: false,

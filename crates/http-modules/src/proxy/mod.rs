@@ -72,8 +72,7 @@ fn add_x_forwarded_for(x: &mut Exchange) -> Option<Span> {
     let known = wire::http1::Known::XForwardedFor;
     let before: SmallVec<[Span; 2]> =
         x.request.headers.all(known).map(|field| field.value).collect();
-    let address = x.client_address();
-    let client = http::variables::address_text(x, address);
+    let client = x.client_text();
     if before.is_empty() {
         return Some(client);
     }

@@ -6,17 +6,18 @@ use super::target::{self, Resolved};
 use crate::sticky::{self, Sticky};
 use config::{Directive, Scope};
 use http::{Compiler, Exchange, Field};
-use net::Block;
 use session::text::{Span, push_number};
 use session::variables::{Segment, Template};
 use smallvec::SmallVec;
 use std::cell::RefCell;
+use std::ops::Deref;
 use wire::http1::{Known, token};
 
 /// Which fields a request gets, compiled from `proxy_set_header` and the defaults.
 pub(super) struct Plan {
     pub(super) version: HttpVersion,
-    /// Fields set here, in order; the client's fields of these names are not passed on.
+    /// Fields set here, in order, each name with its colon; the client's fields of these names are
+    /// not passed on.
     set: Vec<(Box<[u8]>, Template)>,
     /// The value of Host, when set.
     host: Option<Template>,
@@ -113,7 +114,7 @@ impl Plan {
             }
             match known {
                 Known::Host => plan.host = Some(value),
-                _ => plan.set.push((name.into(), value)),
+                _ => plan.set.push(([&name[..], b": "].concat().into(), value)),
             }
         }
         plan
@@ -127,13 +128,45 @@ impl Plan {
     }
 }
 
+/// Bytes that a vector may have room for and still be kept.
+const LARGEST_KEPT: usize = 64 << 10;
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Bytes in a vector that is used again for the next request: mostly they leave at once.
+pub(super) struct Text(Vec<u8>);
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Text {
+        Text(bytes)
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0);
+        if bytes.capacity() > LARGEST_KEPT {
+            return;
+        }
+        bytes.clear();
+        // At the end of a thread nobody needs it any more.
+        let _ = SCRATCH.try_with(|kept| *kept.borrow_mut() = bytes);
+    }
+}
+
 /// A request's head as it goes to a backend.
 pub(super) struct Head {
-    pub(super) bytes: Block,
+    pub(super) bytes: Text,
     /// The target, for the error log's URL.
     pub(super) target: Span,
     /// The method is HEAD: the answer has no body.
@@ -158,7 +191,6 @@ pub(super) fn head(
     };
     let target = resolved.path.unwrap_or_else(|| target::kept(x));
     let mut out = SCRATCH.with_borrow_mut(std::mem::take);
-    out.clear();
     out.extend_from_slice(x.text(method));
     out.push(b' ');
     if !x.text(target).starts_with(b"/") {
@@ -174,7 +206,6 @@ pub(super) fn head(
     for (name, value) in &plan.set {
         let start = out.len();
         out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
         let from = out.len();
         append(value, x, &mut out);
         match out.len() == from {
@@ -183,8 +214,8 @@ pub(super) fn head(
         }
     }
     framing_fields(plan, framing, &mut out);
-    let passes_te =
-        plan.passes_trailers && !plan.set.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"te"));
+    let passes_te = plan.passes_trailers
+        && !plan.set.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"te: "));
     let te = x.request.headers.value(Known::Te).filter(|_| passes_te);
     if te.is_some_and(|te| token::has_token(x.text(te), "trailers")) {
         out.extend_from_slice(b"TE: trailers\r\n");
@@ -194,12 +225,10 @@ pub(super) fn head(
         client_fields(plan, x, hidden, &mut out);
     }
     out.extend_from_slice(b"\r\n");
-    let bytes = Block::copy_of(&out);
     let is_head = x.text(method).eq_ignore_ascii_case(b"HEAD");
-    SCRATCH.with_borrow_mut(|kept| *kept = out);
     let upgrade = x.request.headers.find(Known::Upgrade).is_some();
     let keeps_host = plan.passes_trailers && plan.host.is_some();
-    Head { bytes, target, is_head, upgrade, keeps_host }
+    Head { bytes: Text(out), target, is_head, upgrade, keeps_host }
 }
 
 /// Appends a template's value without a detour through the arena.
@@ -254,11 +283,19 @@ fn listed_by_connection(x: &Exchange) -> SmallVec<[&[u8]; 1]> {
 fn client_fields(plan: &Plan, x: &Exchange, hidden: Option<&[u8]>, out: &mut Vec<u8>) {
     let arena = &x.arena;
     let listed = listed_by_connection(x);
+    let mut lines = Lines { arena: arena.bytes(), from: 0, to: 0 };
     for field in x.request.headers.iter() {
         let name = field.name(arena);
         if plan.skips(field.known, name) {
             continue;
         }
+        if listed.is_empty()
+            && (hidden.is_none() || field.known != Known::Cookie)
+            && lines.take(field, out)
+        {
+            continue;
+        }
+        lines.flush(out);
         if listed.iter().any(|value| token::tokens(value).any(|t| t.eq_ignore_ascii_case(name))) {
             continue;
         }
@@ -275,5 +312,41 @@ fn client_fields(plan: &Plan, x: &Exchange, hidden: Option<&[u8]>, out: &mut Vec
             }
         }
         out.extend_from_slice(b"\r\n");
+    }
+    lines.flush(out);
+}
+
+/// Field lines that go on as they came, next to each other: copied all at once.
+struct Lines<'a> {
+    arena: &'a [u8],
+    from: usize,
+    to: usize,
+}
+
+impl Lines<'_> {
+    /// Adds a field's line, if it stands in the arena as it is to be sent.
+    #[inline]
+    fn take(&mut self, field: &Field, out: &mut Vec<u8>) -> bool {
+        let (name, value) = (field.name, field.value);
+        let colon = (name.at + name.len) as usize;
+        let end = (value.at + value.len) as usize;
+        let is_plain = !name.is_empty()
+            && value.at as usize == colon + 2
+            && self.arena.get(colon..colon + 2) == Some(b": ")
+            && self.arena.get(end..end + 2) == Some(b"\r\n");
+        if is_plain {
+            if name.at as usize != self.to {
+                self.flush(out);
+                self.from = name.at as usize;
+            }
+            self.to = end + 2;
+        }
+        is_plain
+    }
+
+    #[inline]
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.arena.get(self.from..self.to).unwrap_or_default());
+        (self.from, self.to) = (0, 0);
     }
 }

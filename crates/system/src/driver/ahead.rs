@@ -38,6 +38,20 @@ impl Source {
         })
     }
 
+    /// How many bytes were received ahead and can be read now; there may be more behind them.
+    #[inline]
+    pub fn received_bytes(&self) -> usize {
+        with(|s| {
+            if s.ios.at(self.index()).is_none_or(|slot| slot.flags & STASHED == 0) {
+                return 0;
+            }
+            match &mut s.backend {
+                Backend::Uring(uring) => uring.lane(self.index()).unread(),
+                _ => early::length(s, self.index()),
+            }
+        })
+    }
+
     /// Whether something was received ahead.
     #[inline]
     pub fn has_received(&self) -> bool {

@@ -101,6 +101,13 @@ pub(super) fn receive(s: &mut State, index: u32, event: Event) {
     s.early.next = (at + 1) % COUNT;
 }
 
+/// How many bytes were received for a source, which is `STASHED`.
+#[inline]
+pub(super) fn length(s: &mut State, index: u32) -> usize {
+    let lane = s.early.find(index).map(|at| &s.early.lanes[at]);
+    lane.map_or(0, |lane| usize::from(lane.end - lane.start))
+}
+
 /// Reads what was received for a source, which is `STASHED`.
 #[inline]
 pub(super) fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>> {

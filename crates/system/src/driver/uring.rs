@@ -96,6 +96,11 @@ impl Lane {
     }
 
     /// Whether the kernel had more than fitted, which is told once.
+    /// How many bytes of its buffer are to be read.
+    pub(super) fn unread(&self) -> usize {
+        usize::from(self.unread)
+    }
+
     pub(super) fn take_more(&mut self) -> bool {
         let more = self.is(MORE);
         self.mark(MORE, false);

@@ -15,10 +15,36 @@ pub struct Authority {
 
 /// Bytes of a registered name (RFC 3986 section 3.2.2) but for percent escapes.
 #[inline]
-pub(super) fn is_reg_name(byte: u8) -> bool {
+pub(super) const fn is_reg_name(byte: u8) -> bool {
     matches!(byte,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'
         | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
+}
+
+/// What each byte may be in a host that is no IP literal.
+static IN_NAME: [HostByte; 256] = {
+    let mut table = [HostByte::Bad; 256];
+    let mut byte = 0usize;
+    while byte < 256 {
+        if is_reg_name(byte as u8) || byte as u8 == b'%' {
+            table[byte] = HostByte::Plain;
+        }
+        if (byte as u8).is_ascii_uppercase() {
+            table[byte] = HostByte::Upper;
+        }
+        byte += 1;
+    }
+    table[b'.' as usize] = HostByte::Dot;
+    table
+};
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum HostByte {
+    Plain = 0,
+    Upper = 1,
+    Dot = 2,
+    Bad = 4,
 }
 
 /// Checks a host as nginx does; `None` is nginx's "client sent invalid host header", 400.
@@ -27,23 +53,34 @@ pub(super) fn is_reg_name(byte: u8) -> bool {
 /// host, an open bracket, bytes behind a bracket, and a port that is no number below 65536.
 pub fn validate_host(value: &[u8]) -> Option<Authority> {
     let (host, port) = split_port(value)?;
-    let literal = host.starts_with(b"[");
-    let inner = if literal { host.get(1..host.len() - 1)? } else { host };
-    let mut has_upper = false;
-    let mut previous = 0u8;
-    for &byte in inner {
-        let allowed = is_reg_name(byte) || byte == if literal { b':' } else { b'%' };
-        if !allowed || byte == b'.' && previous == b'.' {
-            return None;
-        }
-        has_upper |= byte.is_ascii_uppercase();
-        previous = byte;
+    if host.starts_with(b"[") {
+        return validate_literal(host, port);
     }
-    let len = host.len() - usize::from(!literal && previous == b'.');
-    if len == 0 {
+    let (mut all, mut previous) = (0u8, 0u8);
+    for &byte in host {
+        let kind = IN_NAME[byte as usize] as u8;
+        // Two dots in a row are as bad as a byte that does not belong there.
+        all |= kind | (kind & previous & HostByte::Dot as u8) << 1;
+        previous = kind;
+    }
+    let len = host.len() - usize::from(previous == HostByte::Dot as u8);
+    if len == 0 || all & HostByte::Bad as u8 != 0 {
         return None;
     }
+    let has_upper = all & HostByte::Upper as u8 != 0;
     Some(Authority { host: Slice::between(0, len), port, has_upper })
+}
+
+/// The same for an IP literal with its brackets.
+#[cold]
+fn validate_literal(host: &[u8], port: Option<u16>) -> Option<Authority> {
+    let inner = host.get(1..host.len() - 1)?;
+    let allowed = |byte: &u8| is_reg_name(*byte) || *byte == b':';
+    if !inner.iter().all(allowed) || inner.windows(2).any(|pair| pair == b"..") {
+        return None;
+    }
+    let has_upper = inner.iter().any(u8::is_ascii_uppercase);
+    Some(Authority { host: Slice::between(0, host.len()), port, has_upper })
 }
 
 /// Cuts the port off. The host part of an IP literal includes both brackets.

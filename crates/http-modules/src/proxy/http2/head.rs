@@ -22,7 +22,7 @@ pub(super) enum Follows {
 /// A head of HTTP/1 that we wrote ourselves, as a header list (RFC 9113 section 8.3.1).
 pub(super) fn encode(head: &Head, secure: bool) -> Vec<u8> {
     let Head { bytes, keeps_host, .. } = head;
-    let head = bytes.filled();
+    let head: &[u8] = bytes;
     let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
     let line = lines.next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
