@@ -69,8 +69,7 @@ impl Stream {
     /// As [`Source::new`].
     pub fn accepted(fd: OwnedFd) -> io::Result<Stream> {
         let interest = Interest::BOTH.closing().stream().of_client();
-        let source = Source::new(fd.as_fd(), interest)?;
-        source.assume_ready();
+        let source = Source::established(fd.as_fd(), interest)?;
         Ok(Stream { source, fd: Some(fd), tls: OnceCell::new() })
     }
 

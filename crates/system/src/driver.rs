@@ -14,10 +14,12 @@
 //! file per kernel interface: `epoll.rs`, `poll.rs`, `select.rs`, and `uring.rs` with `ahead.rs`.
 
 mod ahead;
+mod aio;
 mod behind;
 mod early;
 mod epoll;
 mod io;
+mod late;
 mod poll;
 mod select;
 mod state;

@@ -18,14 +18,16 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use super::aio::{self, Aio, Outcome};
 use super::io::{HUNG, READABLE, SEND_FAILED, SENDING, SHUT, STREAM, WRITABLE};
+use super::late;
 use super::state::{Backend, State};
 use super::waiter::{self, NONE};
 
 /// Bytes above which a write is left to the caller's own call: copying them costs more.
 pub(super) const BEHIND: usize = 4 << 10;
 /// Sends in a batch. More gain nothing, and answers should not wait for long.
-const BATCH: usize = 32;
+const BATCH: usize = aio::MOST;
 /// How long the bytes of a closed connection may wait for its peer.
 const PATIENCE_MS: u64 = 30_000;
 /// The key of events that concern an orphan, whose index is in the upper half.
@@ -64,11 +66,18 @@ pub(super) struct Behind {
     /// By source.
     rests: Option<HashMap<u32, Rest>>,
     orphans: Vec<Option<Orphan>>,
+    aio: Aio,
 }
 
 impl Behind {
     pub(super) const fn new() -> Behind {
-        Behind { queue: Vec::new(), bytes: Vec::new(), rests: None, orphans: Vec::new() }
+        Behind {
+            queue: Vec::new(),
+            bytes: Vec::new(),
+            rests: None,
+            orphans: Vec::new(),
+            aio: Aio::Untried,
+        }
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -76,6 +85,7 @@ impl Behind {
         let orphans = self.orphans.iter().flatten().map(|orphan| orphan.bytes.capacity());
         self.queue.capacity() * size_of::<Queued>()
             + self.bytes.capacity()
+            + self.aio.memory()
             + rests.chain(orphans).sum::<usize>()
     }
 
@@ -175,7 +185,11 @@ pub(super) fn flush(s: &mut State) {
 
 fn send_queued(s: &mut State) {
     let mut queue = mem::take(&mut s.behind.queue);
-    for queued in queue.drain(..) {
+    let mut outcomes = [None; BATCH];
+    if queue.len() >= aio::WORTHWHILE {
+        send_together(&mut s.behind, &queue, &mut outcomes);
+    }
+    for (at, queued) in queue.drain(..).enumerate() {
         if queued.start == queued.end {
             // Taken back. What was queued again afterwards has a place of its own.
             continue;
@@ -183,7 +197,12 @@ fn send_queued(s: &mut State) {
         let bytes = &s.behind.bytes[queued.start as usize..queued.end as usize];
         // What is held back goes out with the end of the stream, in one segment.
         let more = if queued.closed.is_some() { libc::MSG_MORE } else { 0 };
-        let outcome = transmit(queued.fd, bytes, more);
+        let outcome = match outcomes.get(at) {
+            Some(Some(Ok(n))) => Ok(*n),
+            Some(Some(Err(libc::EAGAIN))) => Ok(0),
+            Some(Some(Err(errno))) if *errno != libc::EINTR => Err(*errno),
+            _ => transmit(queued.fd, bytes, more),
+        };
         let rest = match outcome {
             Ok(n) => &bytes[n..],
             Err(_) => &[],
@@ -201,12 +220,26 @@ fn send_queued(s: &mut State) {
             None if !rest.is_empty() => {
                 let rest = Rest { bytes: rest.to_vec(), errno: 0 };
                 s.behind.rests().insert(queued.source, rest);
+                late::tell(s, queued.source);
             }
             None => settle(s, queued.source, queued.generation, outcome.err()),
         }
     }
     s.behind.bytes.clear();
     s.behind.queue = queue;
+}
+
+/// One call for all that go on afterwards; what is to be followed by an end needs its own.
+fn send_together(behind: &mut Behind, queue: &[Queued], outcomes: &mut [Outcome; BATCH]) {
+    let Behind { bytes, aio, .. } = behind;
+    let going_on = |queued: &&Queued| queued.start != queued.end && queued.closed.is_none();
+    if queue.iter().filter(going_on).count() < aio::WORTHWHILE {
+        return;
+    }
+    let all = queue.iter().enumerate().filter(|(_, queued)| going_on(queued));
+    let parts =
+        all.map(|(at, queued)| (at, queued.fd, &bytes[queued.start as usize..queued.end as usize]));
+    aio.send(parts, outcomes);
 }
 
 /// One call. A full socket takes none.

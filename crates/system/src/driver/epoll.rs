@@ -7,9 +7,9 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::behind;
 use super::io::{Event, note_registered};
 use super::state::{Backend, State};
+use super::{behind, late};
 
 pub(super) struct Epoll {
     fd: OwnedFd,
@@ -31,6 +31,11 @@ impl Epoll {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; events.clamp(1, 1 << 16)];
         Ok(Epoll { fd, events })
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -67,14 +72,19 @@ impl Epoll {
         if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Watches a registered `fd` for room to write only, with another key.
+    /// Watches `fd`, which may be registered, for room to write only, with another key.
     pub(super) fn watch_writable(&self, fd: RawFd, key: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: WRITE | libc::EPOLLET as u32, u64: key };
-        // SAFETY: `event` lives through the call, which only reads it.
-        let r = unsafe {
-            libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_MOD, fd, &raw mut event)
-        };
-        if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let mut error = io::Error::other("not tried");
+        for how in [libc::EPOLL_CTL_MOD, libc::EPOLL_CTL_ADD] {
+            // SAFETY: `event` lives through the call, which only reads it.
+            let r = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), how, fd, &raw mut event) };
+            if r == 0 {
+                return Ok(());
+            }
+            error = io::Error::last_os_error();
+        }
+        Err(error)
     }
 
     /// Deregisters `fd`; that it is not registered (closed already) is no error.
@@ -89,10 +99,8 @@ impl Epoll {
 /// Waits at most `timeout` milliseconds and notes what happened. An interrupted call counts as
 /// one without events.
 pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
-    let timeout = match behind::expire(s) {
-        Some(ms) => Some(timeout.map_or(ms, |timeout| timeout.min(ms))),
-        None => timeout,
-    };
+    let bounds = [timeout, behind::expire(s), late::patience(s)];
+    let timeout = bounds.into_iter().flatten().min();
     let Backend::Epoll(epoll) = &mut s.backend else {
         return;
     };
@@ -109,6 +117,7 @@ pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
     };
     let events = mem::take(&mut epoll.events);
     s.refresh_clock();
+    late::catch_up(s);
     for event in &events[..usize::try_from(n).unwrap_or(0)] {
         if behind::note_orphan(s, event.u64) {
             continue;

@@ -17,7 +17,7 @@ use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
 use super::waiter::{self, NONE};
-use super::{ahead, behind, early};
+use super::{ahead, behind, early, late};
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,7 @@ pub(super) const HUNG: u32 = 1 << 6;
 pub(super) const PAUSED: u32 = 1 << 7;
 /// The kernel does not watch it at present: a listener reported with nobody waiting.
 const PARKED: u32 = 1 << 8;
-const FREE: u32 = 1 << 9;
+pub(super) const FREE: u32 = 1 << 9;
 /// A stream socket that only its source reads and writes: see `ahead.rs`. The flags below are of
 /// the io_uring driver.
 pub(super) const STREAM: u32 = 1 << 10;
@@ -95,6 +95,10 @@ const CLIENT: u32 = 1 << 21;
 pub(super) const BULKY: u32 = 1 << 22;
 /// The receive under way goes on after what it brings, and was not told to end.
 pub(super) const LASTING: u32 = 1 << 23;
+/// The kernel was not told to watch it yet: see `late.rs`.
+pub(super) const UNTOLD: u32 = 1 << 24;
+/// It is untold, and somebody waits for it to hang up.
+pub(super) const NOTED: u32 = 1 << 25;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
@@ -294,7 +298,7 @@ fn key(index: u32, generation: u32) -> u64 {
 }
 
 /// Has the kernel watch the slot's descriptor. Level-triggered drivers choose every turn.
-fn watch(s: &mut State, index: u32) -> io::Result<()> {
+pub(super) fn watch(s: &mut State, index: u32) -> io::Result<()> {
     let slot = &s.ios.slots[index as usize];
     match &mut s.backend {
         Backend::Epoll(epoll) => {
@@ -343,6 +347,26 @@ impl Source {
             watch(s, index).inspect_err(|_| s.ios.remove(index)).map(|()| index)
         })?;
         Ok(Source { index, here: PhantomData })
+    }
+
+    /// Watches a stream socket that is tried before it is waited for: both directions count as
+    /// ready, as after [`assume_ready`](Source::assume_ready). epoll is told of it when somebody
+    /// waits to read or to write, and a little after somebody began to wait for a hang-up.
+    ///
+    /// # Errors
+    /// As [`Source::new`], where the kernel is told at once. Later a descriptor that it cannot
+    /// watch is shut down.
+    pub fn established(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
+        let index = with(|s| {
+            matches!(s.backend, Backend::Epoll(_))
+                .then(|| s.ios.insert(fd.as_raw_fd(), interest.0 | UNTOLD | READABLE | WRITABLE))
+        });
+        if let Some(index) = index {
+            return Ok(Source { index, here: PhantomData });
+        }
+        let source = Source::new(fd, interest)?;
+        source.assume_ready();
+        Ok(source)
     }
 
     /// Counts both directions as ready, so that the caller tries before it waits: right after
@@ -423,7 +447,7 @@ impl Source {
         with(|s| {
             let slot = &mut s.ios.slots[self.index as usize];
             let watched = slot.flags & (PAUSED | PARKED) == 0;
-            slot.flags = (slot.flags | PAUSED) & !(PARKED | READABLE | WRITABLE);
+            slot.flags = (slot.flags | PAUSED) & !(PARKED | READABLE | WRITABLE | UNTOLD | NOTED);
             let fd = slot.fd;
             if watched {
                 behind::flush(s);
@@ -519,8 +543,11 @@ impl Source {
                 s.tasks.budget -= 1;
                 return Answer::Ready;
             }
-            if slot.flags & PARKED != 0 {
-                unpark(s, self.index);
+            if slot.flags & (PARKED | UNTOLD) != 0 {
+                watch_after_all(s, self.index, want);
+                if s.ios.slots[index].flags & flag != 0 {
+                    return Answer::Tired;
+                }
             }
             if want == Want::Write && behind::makes_way(s, self.index) {
                 return Answer::Ready;
@@ -601,8 +628,16 @@ fn look_ahead(slot: &mut IoSlot) {
     }
 }
 
-/// Watches a listener again that was parked for want of a waiter.
+/// Somebody waits for what the kernel does not watch.
 #[cold]
+fn watch_after_all(s: &mut State, index: u32, want: Want) {
+    match s.ios.slots[index as usize].flags & PARKED {
+        0 => late::begin(s, index, want),
+        _ => unpark(s, index),
+    }
+}
+
+/// Watches a listener again that was parked for want of a waiter.
 fn unpark(s: &mut State, index: u32) {
     s.ios.slots[index as usize].flags &= !PARKED;
     if watch(s, index).is_err() {
@@ -616,7 +651,7 @@ impl Drop for Source {
     fn drop(&mut self) {
         let old = with(|s| {
             let slot = &mut s.ios.slots[self.index as usize];
-            let watched = slot.flags & (CLOSING | PAUSED | PARKED) == 0;
+            let watched = slot.flags & (CLOSING | PAUSED | PARKED | UNTOLD) == 0;
             let fd = slot.fd;
             let reader = waiter::put(&mut s.foreign, &mut slot.reader, NONE);
             let writer = waiter::put(&mut s.foreign, &mut slot.writer, NONE);

@@ -14,6 +14,7 @@ use super::behind::Behind;
 use super::early::Early;
 use super::epoll::Epoll;
 use super::io::Ios;
+use super::late::Late;
 use super::poll::PollSet;
 use super::select::SelectSet;
 use super::task::Tasks;
@@ -45,6 +46,7 @@ pub(super) struct State {
     pub(super) foreign: Foreign,
     pub(super) behind: Behind,
     pub(super) early: Early,
+    pub(super) late: Late,
 }
 
 impl State {
@@ -60,6 +62,7 @@ impl State {
             foreign: Foreign::new(),
             behind: Behind::new(),
             early: Early::new(),
+            late: Late::new(),
         }
     }
 
@@ -212,7 +215,8 @@ pub fn memory() -> usize {
             Backend::Uring(uring) => uring.memory(),
         };
         let slabs = s.tasks.memory() + s.ios.memory() + s.timers.memory();
-        backend + slabs + s.foreign.memory() + s.behind.memory() + s.early.memory()
+        let ahead = s.behind.memory() + s.early.memory() + s.late.memory();
+        backend + slabs + s.foreign.memory() + ahead
     })
 }
 
