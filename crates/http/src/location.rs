@@ -14,6 +14,7 @@ use session::log::Log;
 use session::pattern::GivenUp;
 pub use session::pattern::Pattern;
 use std::any::Any;
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 /// How a location's name is compared with the URI.
@@ -164,6 +165,8 @@ pub enum Found {
 #[derive(Default)]
 pub struct Locations {
     exact: HashMap<Box<[u8]>, Rc<Location>>,
+    /// Some of those ask for redirects.
+    exact_redirects: bool,
     /// Sorted by name; `parent` is the longest other prefix that begins this one.
     prefixes: Vec<Prefix>,
     patterns: Vec<Rc<Location>>,
@@ -171,7 +174,7 @@ pub struct Locations {
 }
 
 struct Prefix {
-    name: Box<[u8]>,
+    name: Name<Box<[u8]>>,
     parent: Option<u32>,
     location: Rc<Location>,
 }
@@ -191,9 +194,12 @@ impl Locations {
     pub(crate) fn add(&mut self, location: Location) -> bool {
         let location = Rc::new(location);
         match &location.matching {
-            Matching::Exact => self.exact.insert(location.name.clone(), location).is_none(),
+            Matching::Exact => {
+                self.exact_redirects |= location.auto_redirect;
+                self.exact.insert(location.name.clone(), location).is_none()
+            }
             Matching::Prefix | Matching::PrefixFinal => {
-                let name = location.name.clone();
+                let name = Name::of(location.name.clone());
                 match self.prefixes.binary_search_by(|p| p.name.cmp(&name)) {
                     Ok(_) => false,
                     Err(at) => {
@@ -219,7 +225,7 @@ impl Locations {
         let mut open: Vec<u32> = Vec::new();
         for at in 0..self.prefixes.len() {
             while let Some(&top) = open.last() {
-                if self.prefixes[at].name.starts_with(&self.prefixes[top as usize].name) {
+                if self.prefixes[at].name.begins_with(&self.prefixes[top as usize].name) {
                     break;
                 }
                 open.pop();
@@ -229,12 +235,17 @@ impl Locations {
         }
     }
 
-    fn longest_prefix(&self, uri: &[u8]) -> Option<&Rc<Location>> {
-        let after = self.prefixes.partition_point(|prefix| *prefix.name <= *uri);
-        let mut at = after.checked_sub(1)? as u32;
+    /// The number of prefixes that are not greater than `uri`.
+    fn up_to(&self, uri: &Name<&[u8]>) -> usize {
+        self.prefixes.partition_point(|prefix| prefix.name.cmp(uri).is_le())
+    }
+
+    /// The longest of the first `up_to` prefixes that begins `uri`.
+    fn longest_prefix(&self, uri: &Name<&[u8]>, up_to: usize) -> Option<&Rc<Location>> {
+        let mut at = up_to.checked_sub(1)? as u32;
         loop {
             let prefix = &self.prefixes[at as usize];
-            if uri.starts_with(&prefix.name) {
+            if uri.begins_with(&prefix.name) {
                 return Some(&prefix.location);
             }
             at = prefix.parent?;
@@ -242,14 +253,56 @@ impl Locations {
     }
 
     /// The location whose name is `uri` and a final slash, when it asks for redirects.
-    fn redirect(&self, uri: &[u8]) -> Option<&Rc<Location>> {
+    fn redirect(&self, uri: &Name<&[u8]>, up_to: usize) -> Option<&Rc<Location>> {
+        // Names that begin with the URI stand right behind it; mostly there is none.
+        let longer = &self.prefixes[up_to..];
+        longer.first().filter(|prefix| prefix.name.begins_with(uri))?;
         // Compares a name with the URI and a slash, which are not put together for that.
-        let compare = |name: &[u8]| match name.split_at_checked(uri.len()) {
-            Some((begin, rest)) => begin.cmp(uri).then_with(|| rest.cmp(b"/")),
-            None => name.cmp(uri),
+        let compare = |name: &[u8]| match name.split_at_checked(uri.text.len()) {
+            Some((begin, rest)) => begin.cmp(uri.text).then_with(|| rest.cmp(b"/")),
+            None => name.cmp(uri.text),
         };
-        let at = self.prefixes.binary_search_by(|prefix| compare(&prefix.name)).ok()?;
-        Some(&self.prefixes[at].location).filter(|location| location.auto_redirect)
+        let named = &longer[longer.binary_search_by(|prefix| compare(&prefix.name.text)).ok()?];
+        Some(&named.location).filter(|location| location.auto_redirect)
+    }
+}
+
+/// So many bytes of a name lie beside it.
+const HEAD: usize = size_of::<u64>();
+
+/// A name, and its first bytes beside it: most names differ in these, so that a search among the
+/// locations of one of many servers need not look at texts that are in no cache.
+struct Name<T> {
+    /// The first eight bytes, zeros where there are fewer; the first byte is the highest.
+    head: u64,
+    text: T,
+}
+
+impl<T: AsRef<[u8]>> Name<T> {
+    fn of(text: T) -> Name<T> {
+        let mut head = [0; HEAD];
+        let bytes = text.as_ref();
+        let length = bytes.len().min(HEAD);
+        head[..length].copy_from_slice(&bytes[..length]);
+        Name { head: u64::from_be_bytes(head), text }
+    }
+
+    /// The order of the texts.
+    fn cmp(&self, other: &Name<impl AsRef<[u8]>>) -> Ordering {
+        let texts = || self.text.as_ref().cmp(other.text.as_ref());
+        self.head.cmp(&other.head).then_with(texts)
+    }
+
+    /// Whether `other` is the beginning of this one.
+    fn begins_with(&self, other: &Name<impl AsRef<[u8]>>) -> bool {
+        let (text, beginning) = (self.text.as_ref(), other.text.as_ref());
+        let differing = self.head ^ other.head;
+        match beginning.len() {
+            length if length > text.len() => false,
+            0 => true,
+            length if length <= HEAD => differing >> (8 * (HEAD - length)) == 0,
+            _ => differing == 0 && text.starts_with(beginning),
+        }
     }
 }
 
@@ -265,13 +318,15 @@ pub(crate) fn find(x: &mut Exchange, level: &Rc<Location>) -> Found {
         name.push(b'/');
         locations.exact.get(name.as_slice()).filter(|location| location.auto_redirect)
     };
-    let any_exact = !locations.exact.is_empty();
+    let by_exact = locations.exact_redirects;
+    let name = Name::of(uri);
+    let up_to = locations.up_to(&name);
     if let Some(location) =
-        locations.redirect(uri).or_else(|| if any_exact { exact_redirect() } else { None })
+        locations.redirect(&name, up_to).or_else(|| if by_exact { exact_redirect() } else { None })
     {
         return Found::Redirect(location.clone());
     }
-    let mut best = locations.longest_prefix(uri).cloned();
+    let mut best = locations.longest_prefix(&name, up_to).cloned();
     let mut is_final = false;
     if let Some(location) = &best {
         is_final = matches!(location.matching, Matching::PrefixFinal);
@@ -314,4 +369,32 @@ fn is_final_prefix(location: &Location) -> bool {
 fn matches(x: &mut Exchange, location: &Location) -> Result<bool, GivenUp> {
     let Matching::Regex(pattern) = &location.matching else { return Ok(false) };
     pattern.matches(x, x.request.uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_compare_as_their_texts_do() {
+        let mut texts: Vec<Vec<u8>> = vec![Vec::new()];
+        for length in 1..11 {
+            for last in [0, b'-', b'/', b'0', 0xff] {
+                let mut text = b"/images/ab".to_vec();
+                text.truncate(length);
+                text[length - 1] = last;
+                texts.push(text.clone());
+                text.push(0);
+                texts.push(text);
+            }
+            texts.push(b"/images/ab"[..length].to_vec());
+        }
+        for a in &texts {
+            for b in &texts {
+                let (one, other) = (Name::of(a.clone()), Name::of(b.clone()));
+                assert_eq!(one.cmp(&other), a.cmp(b), "{a:?} {b:?}");
+                assert_eq!(one.begins_with(&other), a.starts_with(b), "{a:?} {b:?}");
+            }
+        }
+    }
 }
