@@ -152,18 +152,25 @@ pub(super) fn measure_cliff(
             let name = format!("{}-beside", row.name);
             let other = Stage::set(&name, contestants, &row.setting, Cores::One)?;
             let count = u64::from(count).min(most.saturating_sub(3000)) as u32;
-            let clients: Result<Vec<Running>, String> = other
+            let clients: Vec<Result<Running, String>> = other
                 .proxies()
                 .iter()
                 .map(|proxy| other.idle_clients(proxy.ports.first, "plain", count))
                 .collect();
-            Some((other, clients?, count))
+            Some((other, clients, count))
         }
     };
     let under_load = besides.as_ref().map_or(&stage, |(other, ..)| other);
     let mut both = [&stage, under_load].map(|stage| -> Vec<Measured<'_>> {
         stage.proxies().iter().map(|proxy| Measured::new(proxy.contestant)).collect()
     });
+    // Without its idle connections a contestant has no heavy load.
+    for (one, clients) in both[1].iter_mut().zip(besides.iter().flat_map(|(_, clients, _)| clients))
+    {
+        if let Err(error) = clients {
+            one.add(Err(error.clone()));
+        }
+    }
     for round in 0..=options.rounds {
         for contestant in contestants {
             for (stage, (load, measured)) in

@@ -114,7 +114,9 @@ impl Row {
     pub(super) fn shows_floor(&self) -> bool {
         match self.measure {
             Measure::Cpu { floor, .. } => floor == Floor::Shown,
-            Measure::Cliff { .. } | Measure::Latency { .. } => true,
+            // It has a connection to the backend for each client, idle ones too: too many.
+            Measure::Cliff { idle, .. } => idle == Idle::None,
+            Measure::Latency { .. } => true,
             _ => false,
         }
     }

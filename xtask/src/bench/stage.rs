@@ -218,7 +218,8 @@ impl<'a> Stage<'a> {
         setting: &Setting,
         cores: Cores,
     ) -> Result<Stage<'a>, String> {
-        let peer = built("bench-peer", &[], "bench-peer")?;
+        static PEER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let peer = PEER.get_or_init(|| built("bench-peer", &[], "bench-peer")).clone()?;
         let directory = crate::workspace::root().join("target/bench").join(name);
         fs::create_dir_all(&directory)
             .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
