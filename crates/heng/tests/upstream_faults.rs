@@ -58,6 +58,7 @@ fn group(method: &str, backends: &[&Backend]) -> Config {
         "upstream u {{ {method} zone u 128k; {rows} }}
          server {{ listen 127.0.0.1:%%PORT_0%%;
              proxy_read_timeout 1s; proxy_connect_timeout 1s;
+             proxy_next_upstream error timeout invalid_header;
              location / {{ proxy_pass http://u; }} }}"
     ))
     .main("worker_processes 2;")

@@ -120,7 +120,7 @@ impl Datagrams {
             match batch.receive(self.fd.as_fd(), most) {
                 Ok(count) => {
                     if count < most.min(AT_ONCE) {
-                        self.source.note_short_read();
+                        self.source.note_short_read(count);
                     }
                     return Poll::Ready(Ok(count));
                 }

@@ -225,7 +225,7 @@ impl Stream {
                 if n == 0 {
                     self.source.note_end();
                 } else if n < buffer.len() {
-                    self.source.note_short_read();
+                    self.source.note_short_read(n);
                 }
                 Some(Ok(n))
             }

@@ -90,7 +90,7 @@ impl Source {
             Backend::Uring(uring) => {
                 if let Some(slot) = s.ios.at(self.index()) {
                     slot.flags |= STASHED | READABLE;
-                    uring.lane(self.index()).receive_errno = errno as u8;
+                    uring.set_receive_errno(self.index(), errno);
                 }
             }
             _ => early::put_back(s, self.index(), errno),
@@ -112,7 +112,7 @@ impl Source {
             let slot = s.ios.at(self.index())?;
             if slot.flags & SEND_FAILED != 0 {
                 slot.flags &= !SEND_FAILED;
-                return Some(Err(failure(uring.lane(self.index()).send_errno)));
+                return Some(Err(failure(uring.send_errno(self.index()))));
             }
             let length: usize = parts.iter().map(|part| part.len()).sum();
             // After a hang-up the own call tells at once what became of the connection.
@@ -122,9 +122,10 @@ impl Source {
             {
                 return None;
             }
+            if !uring.send(slot.fd, parts, self.index(), slot.generation) {
+                return None;
+            }
             slot.flags = slot.flags & !WRITABLE | SENDING;
-            let (fd, generation) = (slot.fd, slot.generation);
-            uring.send(fd, parts, self.index(), generation);
             Some(Ok(length))
         })
     }
@@ -136,7 +137,7 @@ impl Source {
             let slot = s.ios.at(self.index()).filter(|slot| slot.flags & SEND_FAILED != 0)?;
             slot.flags &= !SEND_FAILED;
             Some(match &mut s.backend {
-                Backend::Uring(uring) => failure(uring.lane(self.index()).send_errno),
+                Backend::Uring(uring) => failure(uring.send_errno(self.index())),
                 _ => io::Error::from_raw_os_error(s.behind.take_errno(self.index())),
             })
         })
@@ -239,8 +240,8 @@ pub fn has_unsent() -> bool {
 /// Operations that wait for something.
 pub(super) const WAITS: u32 = RECEIVING | LASTING | POLLING_READ | POLLING_WRITE | POLLING_HANG;
 
-fn failure(errno: u8) -> io::Error {
-    io::Error::from_raw_os_error(i32::from(errno))
+fn failure(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
 }
 
 #[inline]
@@ -251,15 +252,18 @@ fn take(s: &mut State, index: u32, into: &mut [u8]) -> Option<io::Result<usize>>
     if left {
         return Some(Ok(n));
     }
-    let lane = uring.lane(index);
-    if n == 0 && lane.receive_errno == 0 && slot.flags & ENDED != 0 {
+    let failed = uring.receive_errno(index);
+    if n == 0 && failed == 0 && slot.flags & ENDED != 0 {
         return Some(Ok(0));
     }
-    let errno = if n == 0 { std::mem::take(&mut lane.receive_errno) } else { 0 };
-    if lane.receive_errno == 0 && slot.flags & ENDED == 0 {
+    let errno = if n == 0 { failed } else { 0 };
+    if errno != 0 {
+        uring.set_receive_errno(index, 0);
+    }
+    if failed == errno && slot.flags & ENDED == 0 {
         slot.flags &= !STASHED;
         // After more than fitted, and after a hang-up, a call of the caller's own finds the rest.
-        if !lane.take_more() && slot.flags & HUNG == 0 {
+        if !uring.lane(index).take_more() && slot.flags & HUNG == 0 {
             slot.flags &= !READABLE;
         }
     }
@@ -301,10 +305,15 @@ pub(super) fn start(s: &mut State, index: u32, want: Want) {
             uring.end_receive(index, generation);
         }
         Want::Read | Want::Look if flags & (RECEIVING | POLLING_READ) != 0 => {}
+        // Many bytes are better received where they are to lie.
+        Want::Read if flags & (STREAM | BULKY) == STREAM | BULKY => {
+            slot.flags = slot.flags & !FRESH | POLLING_READ;
+            uring.poll_stream(fd, index, generation);
+        }
         Want::Read if flags & STREAM != 0 => {
             let waiting = flags & FRESH == 0;
             slot.flags = slot.flags & !FRESH | RECEIVING;
-            if flags & BULKY == 0 && uring.receive_lasting(fd, index, generation, waiting) {
+            if uring.receive_lasting(fd, index, generation, waiting) {
                 slot.flags |= LASTING;
             } else {
                 uring.receive(fd, index, generation, waiting);

@@ -17,7 +17,7 @@ use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
 use super::waiter::{self, NONE};
-use super::{ahead, behind, early, late};
+use super::{ahead, behind, early, late, uring};
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +91,8 @@ pub(super) const POLLING_HANG: u32 = 1 << 19;
 pub(super) const FRESH: u32 = 1 << 20;
 /// A client has made the connection.
 const CLIENT: u32 = 1 << 21;
-/// It had more at once than is received ahead: its task does better by itself.
+/// It had more at once than is received ahead: its task does better by itself. With io_uring that
+/// holds until it has little.
 pub(super) const BULKY: u32 = 1 << 22;
 /// The receive under way goes on after what it brings, and was not told to end.
 pub(super) const LASTING: u32 = 1 << 23;
@@ -420,11 +421,20 @@ impl Source {
         self.update(|flags| flags & !WRITABLE);
     }
 
-    /// A read was short. Nothing more is there, unless the peer has hung up: then the end of
-    /// file still is, and no event will tell again.
+    /// A read was short: it brought `n` bytes, or packets. Nothing more is there, unless the peer has
+    /// hung up: then the end of file still is, and no event will tell again.
     #[inline]
-    pub fn note_short_read(&self) {
-        self.update(|flags| if flags & HUNG != 0 { flags } else { flags & !READABLE });
+    pub fn note_short_read(&self, n: usize) {
+        with(|s| {
+            let unlearns = matches!(s.backend, Backend::Uring(_)) && n < uring::BULK;
+            let flags = &mut s.ios.slots[self.index as usize].flags;
+            if unlearns {
+                *flags &= !BULKY;
+            }
+            if *flags & HUNG == 0 {
+                *flags &= !READABLE;
+            }
+        });
     }
 
     /// Whether the kernel reported that the peer hung up or that the connection failed.

@@ -160,7 +160,7 @@ mod tests {
             peer.write_all(b"request").unwrap();
             assert!(poll_fn(|cx| Poll::Ready(source.poll_readable(cx))).await.is_ready());
             assert_eq!((&socket).read(&mut [0; 16]).unwrap(), 7);
-            source.note_short_read();
+            source.note_short_read(7);
             assert!(poll_fn(|cx| Poll::Ready(source.poll_hung_up(cx))).await.is_pending());
             source.send_behind(&[IoSlice::new(b"answer")]).unwrap().unwrap();
             yield_now().await;

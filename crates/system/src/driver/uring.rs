@@ -49,6 +49,8 @@ const MULTISHOT: u16 = 2;
 /// Bytes that a lasting receive brings before it ends by itself: one buffer. What is larger is read
 /// from the socket at once, for it would have to be copied out of many buffers.
 const LASTS: u32 = 4 << 10;
+/// Who has less at once than this is received for; more is left to the task.
+pub(super) const BULK: usize = buffers::SIZE;
 /// Buffers that wait for a reader before a lasting receive is told to end.
 const BEHIND: usize = 3;
 /// The kernel goes on watching for a process that was killed, until it has swept out its ring, and
@@ -70,21 +72,27 @@ const SEND: u64 = 5;
 pub(super) struct Lane {
     /// The buffer, and the part of it that is unread; none when `unread` is 0.
     buffer: u8,
-    /// [`MORE`] and [`FOLLOWED`].
+    /// [`MORE`], [`FOLLOWED`] and [`FAILED`].
     marks: u8,
-    /// Errors to be told: of the receive, and of the last send.
-    pub(super) receive_errno: u8,
-    pub(super) send_errno: u8,
     start: u16,
     unread: u16,
     /// The send under way, if the flags say that there is one.
-    send: u32,
+    send: u16,
 }
 
 /// The kernel had more than fitted.
 const MORE: u8 = 1;
 /// There are further buffers in [`Uring::behind`].
 const FOLLOWED: u8 = 2;
+/// There are errors in [`Uring::failures`].
+const FAILED: u8 = 4;
+
+/// Errors of a source that were not told yet; 0: none.
+#[derive(Clone, Copy, Default)]
+struct Failures {
+    receive: i32,
+    send: i32,
+}
 
 impl Lane {
     fn is(&self, mark: u8) -> bool {
@@ -108,7 +116,7 @@ impl Lane {
     }
 }
 
-const _: () = assert!(size_of::<Lane>() <= 12 && buffers::SIZE <= u16::MAX as usize);
+const _: () = assert!(size_of::<Lane>() <= 8 && buffers::SIZE <= u16::MAX as usize);
 
 #[derive(Clone, Copy)]
 struct Completion {
@@ -120,7 +128,7 @@ struct Completion {
 /// A send whose connection is closed already.
 struct Orphan {
     deadline_ms: u64,
-    send: u32,
+    send: u16,
     serial: u32,
 }
 
@@ -133,6 +141,8 @@ pub(super) struct Uring {
     lanes: Vec<Lane>,
     /// Buffers that came before the first one was read, and their lengths, by source.
     behind: HashMap<u32, VecDeque<(u8, u16)>>,
+    /// What receives and sends met, by source, for as long as it lives.
+    failures: HashMap<u32, Failures>,
     /// The kernel limits what a receive that goes on brings (since Linux 6.17).
     lasting: bool,
     orphans: VecDeque<Orphan>,
@@ -212,6 +222,7 @@ impl Uring {
             sends: Sends::new(),
             lanes: Vec::new(),
             behind: HashMap::new(),
+            failures: HashMap::new(),
             lasting,
             orphans: VecDeque::new(),
             closing: Vec::new(),
@@ -306,6 +317,12 @@ impl Uring {
         self.poll(fd, events, key(READ, index, generation));
     }
 
+    /// As [`Uring::poll_read`], for a stream: its end is told with it.
+    pub(super) fn poll_stream(&mut self, fd: RawFd, index: u32, generation: u32) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        self.poll(fd, events, key(READ, index, generation));
+    }
+
     pub(super) fn poll_write(&mut self, fd: RawFd, index: u32, generation: u32) {
         self.poll(fd, libc::POLLOUT as u32, key(WRITE, index, generation));
     }
@@ -314,10 +331,46 @@ impl Uring {
         self.poll(fd, libc::POLLRDHUP as u32, key(HANG, index, generation));
     }
 
-    /// Sends a copy of `parts` with the next call.
-    pub(super) fn send(&mut self, fd: RawFd, parts: &[IoSlice<'_>], index: u32, generation: u32) {
+    /// Sends a copy of `parts` with the next call; false when too many sends are under way.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        fd: RawFd,
+        parts: &[IoSlice<'_>],
+        index: u32,
+        generation: u32,
+    ) -> bool {
         let send = self.sends.begin(fd, parts, index, generation);
-        self.lanes[index as usize].send = send;
+        self.lanes[index as usize].send = send.unwrap_or_default();
+        send.is_some()
+    }
+
+    /// The error of the last receive, if it was not told.
+    pub(super) fn receive_errno(&self, index: u32) -> i32 {
+        self.failed(index).receive
+    }
+
+    /// Why the last send failed.
+    pub(super) fn send_errno(&self, index: u32) -> i32 {
+        self.failed(index).send
+    }
+
+    fn failed(&self, index: u32) -> Failures {
+        match self.lanes[index as usize].is(FAILED) {
+            true => self.failures.get(&index).copied().unwrap_or_default(),
+            false => Failures::default(),
+        }
+    }
+
+    /// Keeps the error of a receive, to be told; 0: it was.
+    pub(super) fn set_receive_errno(&mut self, index: u32, errno: i32) {
+        self.failures(index).receive = errno;
+    }
+
+    #[cold]
+    fn failures(&mut self, index: u32) -> &mut Failures {
+        self.lanes[index as usize].mark(FAILED, true);
+        self.failures.entry(index).or_default()
     }
 
     /// How many bytes a source that is sending is going to send with the next call; none when
@@ -331,7 +384,7 @@ impl Uring {
         self.sends.append(self.lanes[index as usize].send, parts);
     }
 
-    fn send_rest(&mut self, send: u32) {
+    fn send_rest(&mut self, send: u16) {
         let Some(one) = self.sends.get(send) else { return };
         let (fd, rest) = (one.fd, one.rest());
         // What is held back goes out with the end of the stream, in one segment.
@@ -339,7 +392,7 @@ impl Uring {
         let entry = opcode::Send::new(Fd(fd), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more)
             .build();
-        self.start(entry, key(SEND, send, 0));
+        self.start(entry, key(SEND, send.into(), 0));
     }
 
     fn cancel(&mut self, user_data: u64) {
@@ -368,7 +421,7 @@ impl Uring {
         let queued = self.sends.queued(send).is_some();
         match queued {
             true => self.sends.withdraw(send),
-            false => self.cancel(key(SEND, send, 0)),
+            false => self.cancel(key(SEND, send.into(), 0)),
         }
         queued
     }
@@ -389,7 +442,7 @@ impl Uring {
     }
 
     /// Ends a send, and with it the connection if nothing follows.
-    fn end_send(&mut self, index: u32) {
+    fn end_send(&mut self, index: u16) {
         if let Some(send) = self.sends.get(index).filter(|send| send.last) {
             let fd = send.fd;
             // Sends what is held back, even if something is unread, and ends the receive.
@@ -413,6 +466,9 @@ impl Uring {
         let lane = mem::take(&mut self.lanes[index as usize]);
         if lane.unread != 0 {
             self.buffers.give(lane.buffer);
+        }
+        if lane.is(FAILED) {
+            self.failures.remove(&index);
         }
         if lane.is(FOLLOWED) {
             for (buffer, _) in self.behind.remove(&index).into_iter().flatten() {
@@ -521,7 +577,7 @@ impl Uring {
             }
             if let Some(late) = self.sends.get(send).filter(|_| alive) {
                 late.given_up = true;
-                self.cancel(key(SEND, send, 0));
+                self.cancel(key(SEND, send.into(), 0));
             }
             self.orphans.pop_front();
         }

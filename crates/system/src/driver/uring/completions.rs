@@ -71,7 +71,7 @@ fn complete(s: &mut State, completion: Completion) {
     let (index, generation) =
         (completion.user_data as u32, (completion.user_data >> 32) as u32 & 0xff_ffff);
     match kind {
-        SEND => sent(s, index, completion.result),
+        SEND => sent(s, index as u16, completion.result),
         RECEIVE => received(s, index, generation, completion),
         _ => polled(s, kind, index, generation, completion.result),
     }
@@ -101,7 +101,7 @@ fn received(s: &mut State, index: u32, generation: u32, completion: Completion) 
                 uring.end_receive(index, generation);
             }
             uring.lanes[index as usize].mark(MORE, more && !goes_on);
-            slot.flags = slot.flags & !BULKY | STASHED | READABLE | if more { BULKY } else { 0 };
+            slot.flags |= STASHED | READABLE | if more { BULKY } else { 0 };
             waiter_of(s, index, false);
             return;
         }
@@ -112,7 +112,6 @@ fn received(s: &mut State, index: u32, generation: u32, completion: Completion) 
             outcome
         }
     };
-    let lane = &mut uring.lanes[index as usize];
     match -hung {
         // Told to end: who waits by now asks again.
         libc::ECANCELED => return waiter_of(s, index, false),
@@ -124,11 +123,11 @@ fn received(s: &mut State, index: u32, generation: u32, completion: Completion) 
             return;
         }
         // A send met the reset first, which leaves the end of the stream to the receive.
-        0 if i32::from(lane.send_errno) == libc::ECONNRESET => {
-            lane.receive_errno = lane.send_errno;
+        0 if uring.send_errno(index) == libc::ECONNRESET => {
+            uring.set_receive_errno(index, libc::ECONNRESET);
         }
         0 => slot.flags |= ENDED,
-        errno => lane.receive_errno = errno as u8,
+        errno => uring.set_receive_errno(index, errno),
     }
     slot.flags |= STASHED;
     note(s, index, Event { readable: true, writable: false, hung: true });
@@ -168,7 +167,7 @@ fn polled(s: &mut State, kind: u64, index: u32, generation: u32, result: i32) {
     note(s, index, seen);
 }
 
-fn sent(s: &mut State, index: u32, result: i32) {
+fn sent(s: &mut State, index: u16, result: i32) {
     let Backend::Uring(uring) = &mut s.backend else {
         return;
     };
@@ -193,7 +192,7 @@ fn sent(s: &mut State, index: u32, result: i32) {
     }
     if result < 0 {
         slot.flags |= SEND_FAILED | HUNG;
-        uring.lanes[source as usize].send_errno = -result as u8;
+        uring.failures(source).send = -result;
         waiter_of(s, source, true);
         return;
     }
