@@ -107,7 +107,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     }
     let wanted: Vec<&Row> = rows::all().filter(|row| options.wants(row)).collect();
     provide(&wanted);
-    let precedence = Precedence::take();
+    // Memory over time does not depend on who comes first, and takes long.
+    let is_timed = wanted.iter().any(|row| !matches!(row.measure, Measure::Flat { .. }));
+    let precedence = is_timed.then(Precedence::take).flatten();
     let (contestants, absent) = Contestant::find()?;
     let heading = heading(options, &contestants, &absent, precedence.is_some())?;
     print!("{heading}");
