@@ -100,6 +100,8 @@ pub(super) const LASTING: u32 = 1 << 23;
 pub(super) const UNTOLD: u32 = 1 << 24;
 /// It is untold, and somebody waits for it to hang up.
 pub(super) const NOTED: u32 = 1 << 25;
+/// It counts as readable for a first try, which was not made yet.
+pub(super) const PROBED: u32 = 1 << 26;
 
 pub(super) struct IoSlot {
     pub(super) fd: RawFd,
@@ -351,16 +353,19 @@ impl Source {
     }
 
     /// Watches a stream socket that is tried before it is waited for: both directions count as
-    /// ready, as after [`assume_ready`](Source::assume_ready). epoll is told of it when somebody
-    /// waits to read or to write, and a little after somebody began to wait for a hang-up.
+    /// ready, as after [`assume_ready`](Source::assume_ready), but reading only where it came to
+    /// something lately. epoll is told of it when somebody waits to read or to write, and a little
+    /// after somebody began to wait for a hang-up.
     ///
     /// # Errors
     /// As [`Source::new`], where the kernel is told at once. Later a descriptor that it cannot
     /// watch is shut down.
     pub fn established(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Source> {
         let index = with(|s| {
-            matches!(s.backend, Backend::Epoll(_))
-                .then(|| s.ios.insert(fd.as_raw_fd(), interest.0 | UNTOLD | READABLE | WRITABLE))
+            matches!(s.backend, Backend::Epoll(_)).then(|| {
+                let read = if s.late.may_try() { READABLE | PROBED } else { 0 };
+                s.ios.insert(fd.as_raw_fd(), interest.0 | UNTOLD | WRITABLE | read)
+            })
         });
         if let Some(index) = index {
             return Ok(Source { index, here: PhantomData });
@@ -412,7 +417,13 @@ impl Source {
     /// The caller met `EAGAIN`, or a read so short that nothing more can be there.
     #[inline]
     pub fn clear_readable(&self) {
-        self.update(|flags| flags & !READABLE);
+        with(|s| {
+            let flags = &mut s.ios.slots[self.index as usize].flags;
+            if *flags & PROBED != 0 {
+                s.late.learn(false);
+            }
+            *flags &= !(READABLE | PROBED);
+        });
     }
 
     /// The caller met `EAGAIN`, or a short write.
@@ -431,9 +442,11 @@ impl Source {
             if unlearns {
                 *flags &= !BULKY;
             }
-            if *flags & HUNG == 0 {
-                *flags &= !READABLE;
+            if *flags & PROBED != 0 {
+                s.late.learn(true);
             }
+            let done = if *flags & HUNG != 0 { PROBED } else { PROBED | READABLE };
+            *flags &= !done;
         });
     }
 

@@ -27,15 +27,35 @@ struct Noted {
     due_ms: u64,
 }
 
-/// Who is to be watched soon, in the order in which they are due.
-#[derive(Default)]
+/// After a first read in vain only one new connection in so many is tried before it is waited
+/// for, until that comes to something: a client that is faster than its own request, which the
+/// next ones will be, too, is better waited for at once.
+const TRIED: u32 = 4;
+
 pub(super) struct Late {
+    /// Who is to be watched soon, in the order in which they are due.
     queue: VecDeque<Noted>,
+    /// New connections that are not tried.
+    spared: u32,
 }
 
 impl Late {
     pub(super) const fn new() -> Late {
-        Late { queue: VecDeque::new() }
+        Late { queue: VecDeque::new(), spared: 0 }
+    }
+
+    /// Whether reading from a new connection is worth a try.
+    #[inline]
+    pub(super) fn may_try(&mut self) -> bool {
+        let may = self.spared == 0;
+        self.spared = self.spared.saturating_sub(1);
+        may
+    }
+
+    /// What came of a try.
+    #[inline]
+    pub(super) fn learn(&mut self, found: bool) {
+        self.spared = if found { 0 } else { TRIED - 1 };
     }
 
     pub(super) fn memory(&self) -> usize {
@@ -179,6 +199,33 @@ mod tests {
             assert_eq!(watched(), 1);
             let mut text = [0; 16];
             assert_eq!(source.received(&mut text).unwrap().unwrap(), 7);
+        });
+    }
+
+    #[test]
+    fn one_in_four_is_tried_while_clients_are_faster_than_their_requests() {
+        on_epoll(|| async {
+            let is_tried = async |peer_writes: bool| {
+                let (source, socket, mut peer) = pair();
+                let tried = poll_fn(|cx| Poll::Ready(source.poll_readable(cx))).await.is_ready();
+                if peer_writes {
+                    peer.write_all(b"request").unwrap();
+                }
+                match (&socket).read(&mut [0; 16]) {
+                    Ok(n) => source.note_short_read(n),
+                    Err(_) => source.clear_readable(),
+                }
+                tried
+            };
+            assert!(is_tried(false).await);
+            for wanted in [false, false, false, true, false] {
+                assert_eq!(is_tried(false).await, wanted);
+            }
+            let mut tried = [false; 4];
+            for tried in &mut tried {
+                *tried = is_tried(true).await;
+            }
+            assert_eq!(tried, [false, false, true, true]);
         });
     }
 
