@@ -432,8 +432,8 @@ impl Source {
         self.update(|flags| flags & !WRITABLE);
     }
 
-    /// A read was short: it brought `n` bytes, or packets. Nothing more is there, unless the peer has
-    /// hung up: then the end of file still is, and no event will tell again.
+    /// A read was short: it brought `n` bytes, or packets. Nothing more is there, unless the peer
+    /// has hung up: then the end of file still is, and no event will tell again.
     #[inline]
     pub fn note_short_read(&self, n: usize) {
         with(|s| {
