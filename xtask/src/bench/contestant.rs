@@ -128,6 +128,15 @@ impl Contestant {
         }
     }
 
+    /// What a peer is told of its buffers: `%BUFFERS%`. heng keeps its defaults.
+    pub(super) fn buffers(&self, roomy: bool) -> &'static str {
+        match (self.kind, roomy) {
+            (Kind::Nginx, true) => "proxy_buffer_size 32k; proxy_buffers 8 32k;",
+            (Kind::Haproxy, true) => "tune.bufsize 32768",
+            _ => "",
+        }
+    }
+
     /// Listening on these ports, as its configuration says too, behind the words of `command`.
     pub(super) fn command(
         &self,

@@ -175,7 +175,7 @@ const fn aims(epoll: f64, uring: f64, row: Row) -> Row {
     Row { target: Target::Ratio { epoll, uring }, ..row }
 }
 
-const PROXYING: [Row; 9] = [
+const PROXYING: [Row; 10] = [
     aims(
         0.65,
         0.55,
@@ -234,6 +234,15 @@ const PROXYING: [Row; 9] = [
             cpu(wrk("http", "/16384", 64), Unit::Request, Floor::Shown),
         ),
     ),
+    Row {
+        setting: Setting { roomy: true, ..Setting::of(Scene::Http) },
+        ..row(
+            "16k-roomy",
+            Area::Proxying,
+            "16 KiB, 64 connections, nginx and HAProxy with buffers of 32 KiB",
+            cpu(wrk("http", "/16384", 64), Unit::Request, Floor::Absent),
+        )
+    },
     aims(
         0.95,
         0.95,

@@ -43,11 +43,13 @@ pub(super) struct Setting {
     pub(super) keepalive: u32,
     /// How many clients HAProxy admits; none for half of the descriptors.
     pub(super) clients: Option<u32>,
+    /// Whether the peers have buffers that hold an answer of 16 KiB, rather than their defaults.
+    pub(super) roomy: bool,
 }
 
 impl Setting {
     pub(super) const fn of(scene: Scene) -> Setting {
-        Setting { scene, log: false, keepalive: 1024, clients: None }
+        Setting { scene, log: false, keepalive: 1024, clients: None, roomy: false }
     }
 }
 
@@ -143,6 +145,7 @@ pub(super) fn configure(
         ("%ECHO%", place.backends.echo.to_string()),
         ("%SOURCE%", place.backends.source.to_string()),
         ("%PACKETS%", place.backends.packets.to_string()),
+        ("%BUFFERS%", contestant.buffers(setting.roomy).to_string()),
         ("%KEEPALIVE%", setting.keepalive.to_string()),
         ("%DESCRIPTORS%", descriptors.to_string()),
         ("%CONNECTIONS%", descriptors.saturating_sub(1000).to_string()),
