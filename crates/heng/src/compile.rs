@@ -44,6 +44,8 @@ pub struct Core {
     pub environment: Vec<EnvironmentEntry>,
     /// Per worker.
     pub connections: u64,
+    /// Of one look at the kernel.
+    pub events: usize,
     pub event_method: driver::Kind,
     pub multi_accept: bool,
     /// Whose connections are logged in every detail.
@@ -181,11 +183,15 @@ fn compile_core(root: &Scope<'_>, late: &Sink, places: &Places) -> Option<Core> 
         working_directory: root.find(&d::WORKING_DIRECTORY).map(PathBuf::from),
         environment: root.all_local(&d::ENV),
         connections: events.get(&d::WORKER_CONNECTIONS),
+        events: events.get(&d::EPOLL_EVENTS).clamp(1, MOST_EVENTS) as usize,
         event_method: events.get(&d::USE),
         multi_accept: events.get(&d::MULTI_ACCEPT),
         debugged: compile_debugged(events),
     })
 }
+
+/// More events than this at a time nobody has any use for.
+const MOST_EVENTS: u64 = 65_536;
 
 /// Looks up the names among the clients of `debug_connection`.
 fn compile_debugged(events: &Scope<'_>) -> Vec<Clients> {
@@ -329,7 +335,7 @@ mod tests {
             env A; timer_resolution 1s; pcre_jit on; error_log stderr;
             events { worker_connections 9; use poll; multi_accept on; accept_mutex on;
                      accept_mutex_delay 1s; debug_connection 10.0.0.0/8;
-                     worker_aio_requests 2; }";
+                     worker_aio_requests 2; epoll_events 7; }";
         let files = MemoryFiles::new().with("/p/x.conf", text);
         let places = Places { prefix: "/p/".into(), configuration: "/p/x.conf".into() };
         let (tree, found) =
@@ -349,7 +355,7 @@ mod tests {
     fn the_core_holds_what_was_written() {
         let snapshot = compiled(
             "worker_processes 3; pid run/x.pid; env A=b; daemon off; worker_shutdown_timeout 2s;
-             events { worker_connections 7; multi_accept on; use poll; }",
+             events { worker_connections 7; multi_accept on; use poll; epoll_events 5; }",
         )
         .snapshot
         .unwrap();
@@ -358,7 +364,7 @@ mod tests {
         assert_eq!(core.pid_file, Path::new("/p/run/x.pid"));
         assert_eq!((core.connections, core.multi_accept, core.daemon), (7, true, false));
         assert_eq!(core.shutdown_timeout_ms, Some(2000));
-        assert_eq!(core.event_method, driver::Kind::Poll);
+        assert_eq!((core.event_method, core.events), (driver::Kind::Poll, 5));
         assert!(snapshot.listeners().is_empty());
     }
 }

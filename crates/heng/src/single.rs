@@ -46,7 +46,7 @@ impl Single {
     /// Starts the event loop and the services.
     pub fn start(origin: Origin, generation: Generation, queue: SignalQueue) -> io::Result<Single> {
         let snapshot = &generation.snapshot;
-        start_driver(snapshot.core.event_method, &snapshot.log)?;
+        start_driver(&snapshot.core, &snapshot.log)?;
         driver::spawn(flusher());
         let services = serve(&generation, 0, 1)?;
         Ok(Single { origin, generation, services, retiring: Vec::new(), queue })

@@ -34,9 +34,6 @@ use crate::report::leave_stderr;
 /// The code of a worker that cannot run at all; it is not started again.
 pub const FATAL: i32 = 2;
 
-/// Events that one look at the kernel brings at most (nginx: `epoll_events 512`).
-const EVENTS: usize = 512;
-
 /// By which the master tells a worker that a newer generation serves. A real-time signal, so
 /// that signals sent to all processes of a name never mean it.
 pub fn retire_signal() -> Signal {
@@ -209,8 +206,9 @@ pub fn environment(entries: &[EnvironmentEntry]) -> Vec<std::ffi::OsString> {
 
 /// Starts this process's event loop. Where io_uring cannot be had (an older kernel, a limit, a
 /// sandbox), epoll takes its place, and the log says so.
-pub fn start_driver(kind: driver::Kind, log: &Log) -> io::Result<()> {
-    let settings = driver::Settings { kind, events: EVENTS };
+pub fn start_driver(core: &Core, log: &Log) -> io::Result<()> {
+    let kind = core.event_method;
+    let settings = driver::Settings { kind, events: core.events };
     match driver::start(settings) {
         Err(error) if kind == driver::Kind::IoUring => {
             let message = "io_uring is not available, using epoll instead";
@@ -242,7 +240,7 @@ impl Worker {
             log_errno!(log, Level::Emerg, error.into(), None, &no_context, "{what} failed");
             Fatal
         };
-        start_driver(snapshot.core.event_method, log)
+        start_driver(&snapshot.core, log)
             .map_err(|error| failed("starting the event loop", error))?;
         driver::spawn(flusher());
         let queue = SignalQueue::open(&signals()).map_err(|e| failed("signalfd()", e))?;

@@ -1,6 +1,6 @@
 //! One request's way through a group: ask a peer, and the next one when that makes sense.
 
-use super::attempt::{self, Answer, Cause};
+use super::attempt::{self, Cause};
 use super::directives::next;
 use super::request::{self, BodyFraming};
 use super::settings::{Settings, Speech};
@@ -169,7 +169,7 @@ async fn ask(settings: &Rc<Settings>, x: &mut Exchange, call: &mut Call) -> Verd
                     finish(x, &context, &mut attempts, blame(bit));
                     continue;
                 }
-                return respond(settings, x, &context, answer, attempts, started).await;
+                return response::respond(settings, x, &context, answer, attempts, started);
             }
             Err(Cause::ClientGone) => {
                 record_end(x, started, None);
@@ -317,15 +317,4 @@ fn finish(
         let message = format_args!("upstream server temporarily disabled while {doing}");
         context.log(x, Level::Warn, message);
     }
-}
-
-async fn respond(
-    settings: &Rc<Settings>,
-    x: &mut Exchange,
-    context: &attempt::Context<'_>,
-    answer: Answer,
-    attempts: Attempts,
-    started: u64,
-) -> Verdict {
-    response::respond(settings, x, context, answer, attempts, started)
 }

@@ -28,6 +28,8 @@ pub(in crate::driver) fn wait(s: &mut State, timeout: Option<u64>) {
         timeout => uring.enter(1, events, timeout),
     }
     s.refresh_clock();
+    // What has ended beyond that is for the next turn: the memory of many requests at once is more
+    // than near caches hold.
     reap(s);
 }
 
@@ -35,26 +37,26 @@ pub(in crate::driver) fn wait(s: &mut State, timeout: Option<u64>) {
 pub(in crate::driver) fn flush(s: &mut State) {
     if let Backend::Uring(uring) = &mut s.backend {
         uring.enter(0, EnterFlags::GETEVENTS, None);
-        reap(s);
+        while reap(s) {}
     }
 }
 
-fn reap(s: &mut State) {
-    loop {
-        let Backend::Uring(uring) = &mut s.backend else {
-            return;
-        };
-        if !uring.collect() {
-            return;
-        }
-        let mut completions = mem::take(&mut uring.completions);
-        for completion in completions.drain(..) {
-            complete(s, completion);
-        }
-        if let Backend::Uring(uring) = &mut s.backend {
-            uring.completions = completions;
-        }
+/// Notes some of what has ended; false when nothing has.
+fn reap(s: &mut State) -> bool {
+    let Backend::Uring(uring) = &mut s.backend else {
+        return false;
+    };
+    if !uring.collect() {
+        return false;
     }
+    let mut completions = mem::take(&mut uring.completions);
+    for completion in completions.drain(..) {
+        complete(s, completion);
+    }
+    if let Backend::Uring(uring) = &mut s.backend {
+        uring.completions = completions;
+    }
+    true
 }
 
 fn complete(s: &mut State, completion: Completion) {
