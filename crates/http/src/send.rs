@@ -45,11 +45,7 @@ enum Coding {
 
 /// Sends the answer.
 pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
-    let mut out = OutQueue::new();
-    if let Some(rest) = x.unsent.take() {
-        x.sent.head_bytes += rest.len() as u64;
-        out.push(rest);
-    }
+    let mut out = begin(x);
     let coding = coding(x);
     x.sent.chunked = coding == Coding::Chunked;
     let mut body = std::mem::take(&mut x.response.body);
@@ -57,18 +53,14 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
         body = Body::Empty;
     }
     let mut left = length_of(coding);
-    let pace = match body {
-        Body::Tunnel(_) => None,
-        _ => Pace::of(x),
-    };
+    let pace = if matches!(body, Body::Tunnel(_)) { None } else { Pace::of(x) };
     if let Some(stream) = x.stream.clone() {
         if let Body::Tunnel(_) = body {
             // A stream cannot become something else.
             return SendEnd::Truncated;
         }
         let ends = matches!(coding, Coding::None | Coding::Length(0));
-        let block = http2::head(x);
-        stream.send_head(&block, x.location.settings.http2_chunk, ends);
+        stream.send_head(&http2::head(x), x.location.settings.http2_chunk, ends);
         if ends {
             body = Body::Empty;
         }
@@ -119,6 +111,16 @@ pub(crate) async fn send(x: &mut Exchange) -> SendEnd {
     .await;
     x.sent.complete = end == SendEnd::Complete;
     end
+}
+
+/// The queue, with what was to be sent before.
+fn begin(x: &mut Exchange) -> OutQueue {
+    let mut out = OutQueue::new();
+    if let Some(rest) = x.unsent.take() {
+        x.sent.head_bytes += rest.len() as u64;
+        out.push(rest);
+    }
+    out
 }
 
 /// Sends a text that nothing follows; what does not leave at once waits in `out`.
