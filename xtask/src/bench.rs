@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: heng beside nginx and HAProxy, doing the same work in turns.
 //!
 //! All contestants run at the same time and are asked one after another, round after round
-//! (A B C A B C ...), so that whatever else the machine does falls on all of them alike. What
+//! (A B C, B C A ...), so that whatever else the machine does falls on all of them alike. What
 //! counts is the CPU time of all of a proxy's processes per request, from `/proc`, and the ratio
 //! of two contestants within the same round. bench/README.md says how to read the figures.
 //!

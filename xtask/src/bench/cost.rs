@@ -51,7 +51,13 @@ fn rounds<'a>(
     let mut measured: Vec<Measured<'a>> =
         proxies.iter().map(|proxy| Measured::new(proxy.contestant)).collect();
     for round in 0..=options.rounds {
-        for (proxy, one) in proxies.iter().zip(&mut measured).filter(|(_, one)| !one.is_lost()) {
+        // Who begins has a machine at rest, so everybody begins in turn.
+        for turn in 0..proxies.len() {
+            let at = (round + turn) % proxies.len();
+            let (proxy, one) = (&proxies[at], &mut measured[at]);
+            if one.is_lost() {
+                continue;
+            }
             // The first round opens files, connections and memory; it does not count.
             let seconds = if round == 0 { 1 } else { options.seconds };
             match ask(stage, proxy, load, cores, seconds) {
