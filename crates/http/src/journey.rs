@@ -12,7 +12,7 @@ use crate::headers::{Headers, span};
 use crate::hold::hold;
 use crate::http2;
 use crate::limit_except;
-use crate::location::{self, Found};
+use crate::location::{self, Found, Location};
 use crate::module::{Stage, Verdict};
 use crate::request_body::RequestBody;
 use crate::send::{SendEnd, send};
@@ -384,10 +384,13 @@ pub(crate) async fn answer(x: &mut Exchange) -> Answered {
 /// internal redirect, so the server's rewrites run again too.
 pub(crate) async fn enter(x: &mut Exchange) -> Verdict {
     let root = x.site.root.clone();
-    match guards(x, &root, Stage::Rewrite, Stage::Rewrite).await {
-        Verdict::Next | Verdict::Relocate => locate(x).await,
-        other => other,
+    if is_guarded(&root, Stage::Rewrite, Stage::Rewrite) {
+        match guards(x, &root, Stage::Rewrite, Stage::Rewrite).await {
+            Verdict::Next | Verdict::Relocate => {}
+            other => return other,
+        }
     }
+    locate(x).await
 }
 
 /// Follows verdicts until there is a response.
@@ -534,14 +537,17 @@ async fn locate(x: &mut Exchange) -> Verdict {
     }
     let location = limit_except::enter(x, location);
     debug::location(x);
-    match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
-        Verdict::Next => within(x).await,
-        other => other,
+    if is_guarded(&location, Stage::Rewrite, Stage::Rewrite) {
+        match guards(x, &location, Stage::Rewrite, Stage::Rewrite).await {
+            Verdict::Next => {}
+            other => return other,
+        }
     }
+    within(x).await
 }
 
 /// `/dir` becomes `/dir/` by way of the client.
-fn slash_redirect(x: &mut Exchange, location: &crate::location::Location) -> Verdict {
+fn slash_redirect(x: &mut Exchange, location: &Location) -> Verdict {
     let mark = x.arena.mark();
     let mut place = Vec::new();
     target::escape_uri(&location.name, target::Escape::Uri, &mut place);
@@ -568,9 +574,11 @@ fn is_body_acceptable(x: &mut Exchange) -> bool {
 /// The location's guards and content.
 async fn within(x: &mut Exchange) -> Verdict {
     let location = x.location.clone();
-    match guards(x, &location, Stage::Limit, Stage::Prepare).await {
-        Verdict::Next => {}
-        other => return other,
+    if is_guarded(&location, Stage::Limit, Stage::Prepare) {
+        match guards(x, &location, Stage::Limit, Stage::Prepare).await {
+            Verdict::Next => {}
+            other => return other,
+        }
     }
     contents(x).await
 }
@@ -597,13 +605,16 @@ fn forbidden_directory(x: &mut Exchange) {
     x.log_error(Level::Error, format_args!("directory index of \"{path}\" is forbidden"));
 }
 
+/// Whether a location has guards in the stages from `first` to `last`. Most have none, and then
+/// not even the future is made that would ask them.
+#[inline]
+fn is_guarded(location: &Location, first: Stage, last: Stage) -> bool {
+    let guard = location.guards.get(location.first_guard(first));
+    guard.is_some_and(|guard| guard.stage() <= last)
+}
+
 /// Asks the guards of the stages from `first` to `last`. Access checks combine as `satisfy` says.
-async fn guards(
-    x: &mut Exchange,
-    location: &Rc<crate::location::Location>,
-    first: Stage,
-    last: Stage,
-) -> Verdict {
+async fn guards(x: &mut Exchange, location: &Rc<Location>, first: Stage, last: Stage) -> Verdict {
     let any = location.settings.satisfy_any;
     let mut denied: Option<u16> = None;
     let mut allowed = false;
