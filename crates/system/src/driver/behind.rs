@@ -395,20 +395,14 @@ pub(super) fn expire(s: &mut State) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Interest, Kind, Settings, Source, block_on, has_unsent, now, start, stop};
-    use super::super::{Timer, yield_now};
+    use super::super::tests::on_epoll;
+    use super::super::{Interest, Source, Timer, has_unsent, now, yield_now};
     use super::*;
     use std::future::poll_fn;
     use std::io::Read;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::task::Poll;
-
-    fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
-        start(Settings { kind: Kind::Epoll, events: 16 }).unwrap();
-        block_on(main());
-        stop().unwrap();
-    }
 
     fn source(socket: &UnixStream) -> Source {
         socket.set_nonblocking(true).unwrap();

@@ -165,19 +165,14 @@ pub(super) fn end(s: &mut State, index: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Interest, Kind, Settings, Source, block_on, start, stop, yield_now};
+    use super::super::tests::on_epoll;
+    use super::super::{Interest, Source, yield_now};
     use super::*;
     use std::future::poll_fn;
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::task::Poll;
-
-    fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
-        start(Settings { kind: Kind::Epoll, events: 16 }).unwrap();
-        block_on(main());
-        stop().unwrap();
-    }
 
     fn pair() -> (Source, UnixStream, UnixStream) {
         let (socket, peer) = UnixStream::pair().unwrap();

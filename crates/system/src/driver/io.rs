@@ -492,7 +492,7 @@ impl Source {
             watch(s, self.index)?;
             let slot = &mut s.ios.slots[self.index as usize];
             slot.flags &= !PAUSED;
-            if s.ios.slots[self.index as usize].reader != NONE {
+            if slot.reader != NONE {
                 ahead::start(s, self.index, Want::Read);
             }
             Ok(())

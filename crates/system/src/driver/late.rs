@@ -126,19 +126,13 @@ fn is_noted(slot: &IoSlot, generation: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::state::{Backend, with};
-    use super::super::{Interest, Kind, Settings, Source, block_on, has_unsent, now, start, stop};
-    use super::super::{Timer, yield_now};
+    use super::super::tests::on_epoll;
+    use super::super::{Interest, Source, Timer, has_unsent, now, yield_now};
     use std::future::poll_fn;
     use std::io::{IoSlice, Read, Write};
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::task::{Context, Poll};
-
-    fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
-        start(Settings { kind: Kind::Epoll, events: 16 }).unwrap();
-        block_on(main());
-        stop().unwrap();
-    }
 
     fn pair() -> (Source, UnixStream, UnixStream) {
         let (socket, peer) = UnixStream::pair().unwrap();

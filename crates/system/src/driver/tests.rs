@@ -16,6 +16,13 @@ use super::*;
 
 const KINDS: [Kind; 4] = [Kind::Epoll, Kind::Poll, Kind::Select, Kind::IoUring];
 
+/// Runs `main` under epoll, for what only that driver does.
+pub(super) fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
+    start(Settings { kind: Kind::Epoll, events: 16 }).unwrap();
+    block_on(main());
+    stop().unwrap();
+}
+
 /// Runs `main` under every kernel interface; each must finish within five seconds of the loop.
 fn on_each<F: Future<Output = ()>>(main: impl Fn(Kind) -> F) {
     for kind in KINDS {

@@ -1,4 +1,4 @@
-//! Sockets that are received ahead of and sent behind, under io_uring.
+//! Sockets that are received ahead of and sent behind, under epoll and io_uring.
 
 use super::*;
 use crate::driver::{Interest, Kind, Settings, block_on, spawn, start, stop, yield_now};
