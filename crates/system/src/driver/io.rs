@@ -13,6 +13,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll, Waker};
 
+use super::epoll::Registration;
 use super::select::{self, Look};
 use super::state::{Backend, State, with};
 use super::task::grow;
@@ -280,8 +281,7 @@ pub(super) fn note_registered(s: &mut State, key: u64, event: Event) {
     if flags & ACCEPT != 0 && slot.reader == NONE && flags & PARKED == 0 {
         // Level-triggered and nobody takes connections: leave it to others until somebody does.
         slot.flags |= PARKED;
-        let fd = slot.fd;
-        unwatch(s, fd);
+        unwatch(s, index);
     }
     if event.writable && flags & SENDING != 0 {
         behind::resume(s, index);
@@ -306,8 +306,14 @@ pub(super) fn watch(s: &mut State, index: u32) -> io::Result<()> {
     match &mut s.backend {
         Backend::Epoll(epoll) => {
             let key = key(index, slot.generation);
-            let f = slot.flags;
-            epoll.add(slot.fd, key, f & READ != 0, f & WRITE != 0, f & ACCEPT != 0)
+            let has = |flag| slot.flags & flag != 0;
+            let how = Registration {
+                read: has(READ),
+                write: has(WRITE),
+                accept: has(ACCEPT),
+                of_client: has(CLIENT),
+            };
+            epoll.add(slot.fd, key, how)
         }
         Backend::Poll(_) => Ok(()),
         Backend::Select(set) => set.admit(slot.fd),
@@ -316,9 +322,10 @@ pub(super) fn watch(s: &mut State, index: u32) -> io::Result<()> {
     }
 }
 
-fn unwatch(s: &mut State, fd: RawFd) {
+fn unwatch(s: &mut State, index: u32) {
+    let slot = &s.ios.slots[index as usize];
     if let Backend::Epoll(epoll) = &s.backend {
-        epoll.delete(fd);
+        epoll.delete(slot.fd, slot.flags & CLIENT != 0);
     }
 }
 
@@ -471,10 +478,9 @@ impl Source {
             let slot = &mut s.ios.slots[self.index as usize];
             let watched = slot.flags & (PAUSED | PARKED) == 0;
             slot.flags = (slot.flags | PAUSED) & !(PARKED | READABLE | WRITABLE | UNTOLD | NOTED);
-            let fd = slot.fd;
             if watched {
                 behind::flush(s);
-                unwatch(s, fd);
+                unwatch(s, self.index);
                 ahead::end(s, self.index);
             }
         });
@@ -510,8 +516,7 @@ impl Source {
             if slot.flags & (PAUSED | PARKED) != 0 || !matches!(s.backend, Backend::Epoll(_)) {
                 return Ok(());
             }
-            let fd = slot.fd;
-            unwatch(s, fd);
+            unwatch(s, self.index);
             watch(s, self.index).inspect_err(|_| {
                 s.ios.slots[self.index as usize].flags |= PAUSED;
             })
@@ -675,11 +680,10 @@ impl Drop for Source {
         let old = with(|s| {
             let slot = &mut s.ios.slots[self.index as usize];
             let watched = slot.flags & (CLOSING | PAUSED | PARKED | UNTOLD) == 0;
-            let fd = slot.fd;
             let reader = waiter::put(&mut s.foreign, &mut slot.reader, NONE);
             let writer = waiter::put(&mut s.foreign, &mut slot.writer, NONE);
             if watched {
-                unwatch(s, fd);
+                unwatch(s, self.index);
             }
             behind::end(s, self.index);
             ahead::end(s, self.index);
