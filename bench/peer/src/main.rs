@@ -7,6 +7,8 @@
 //! bench-peer idle ADDRESS kind=plain|tls|h2|stream connections=N
 //!     opens connections, sends one request over each, and keeps them silent until its standard
 //!     input ends
+//! bench-peer spin
+//!     computes, so that the core it runs on does not sleep, until its parent is gone
 //! bench-peer LOAD ADDRESS [connections=N] [seconds=N] ...
 //!     asks as fast as it is answered, then prints what came of it
 //! ```
@@ -30,8 +32,12 @@ use system::process::{Resource, limit, set_limit};
 fn main() -> Result<(), Failure> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let Some((name, rest)) = words.split_first() else {
-        return Err("usage: bench-peer serve|idle|LOAD ...".into());
+        return Err("usage: bench-peer serve|idle|spin|LOAD ...".into());
     };
+    if name == "spin" {
+        spin();
+        return Ok(());
+    }
     raise_limit();
     net::start(net::Settings::default())?;
     let orders = Orders::parse(rest)?;
@@ -47,6 +53,17 @@ fn main() -> Result<(), Failure> {
         "pace" => net::block_on(pace::run(&orders)),
         "mixture" => net::block_on(mixture::run(&orders)),
         _ => Err(format!("there is no {name}").into()),
+    }
+}
+
+/// Keeps a core from sleeping until whoever started this process is gone.
+fn spin() {
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        // Not `spin_loop`: a processor that is told so may be lent to another machine.
+        (0..10_000_000_u32).for_each(|turn| {
+            std::hint::black_box(turn);
+        });
     }
 }
 

@@ -3,7 +3,8 @@
 //! What makes up a high quantile is waiting, and most of it can come from elsewhere: from other
 //! work of the machine, or from a load and a backend that are busy all the time. Therefore load,
 //! backend and proxy run before everything else where they may, and the rate is lowered until load
-//! and backend leave a part of their core idle. How busy they were stands in the table.
+//! and backend leave a part of their core idle. How busy they were stands in the table. What is idle
+//! does not sleep meanwhile.
 
 use super::Options;
 use super::contestant::Contestant;
@@ -12,7 +13,7 @@ use super::figures::{Sample, Unit, Usage, median, range};
 use super::load::{Load, Tool};
 use super::outcome::{Measured, Outcome, add_absent, heading, meets, ratios};
 use super::rows::{MOST, Row};
-use super::stage::{Cores, Proxy, Stage, may_be_timed};
+use super::stage::{Awake, Cores, Proxy, Stage, may_be_timed};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ pub(super) fn measure(
 ) -> Result<Outcome, String> {
     let cores = Cores::Timed;
     let stage = Stage::set(row.name, contestants, &row.setting, cores)?;
+    let _awake = Awake::keep(stage.peer())?;
     let mut measured: Vec<Measured<'_>> =
         stage.proxies().iter().map(|proxy| Measured::new(proxy.contestant)).collect();
     let mut slowest = f64::INFINITY;

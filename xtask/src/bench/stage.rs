@@ -92,6 +92,25 @@ impl Drop for Precedence {
     }
 }
 
+/// While it lives, no core sleeps: a program of the least precedence (`SCHED_IDLE`, sched(7))
+/// computes on each. How long a core takes to wake up, or a virtual one to be given a real one
+/// again, is milliseconds at times, and no proxy's doing.
+pub(super) struct Awake {
+    _spinners: Vec<Running>,
+}
+
+impl Awake {
+    pub(super) fn keep(peer: &Path) -> Result<Awake, String> {
+        let spinner = |core: usize| {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &core.to_string(), "chrt", "-i", "0"]).arg(peer).arg("spin");
+            Running::start(command.stdin(Stdio::null()))
+        };
+        let spinners: Result<_, _> = (0..=Cores::last()).map(spinner).collect();
+        Ok(Awake { _spinners: spinners? })
+    }
+}
+
 /// Builds a program of a package as users get it, and returns its path.
 pub(super) fn built(package: &str, target: &[&str], name: &str) -> Result<PathBuf, String> {
     let mut build = crate::workspace::cargo();
