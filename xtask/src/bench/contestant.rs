@@ -2,6 +2,7 @@
 //! alone takes.
 
 use super::first_line;
+use super::scene::STREAM_MODULE;
 use super::stage::{Ports, built};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -137,6 +138,26 @@ impl Contestant {
         }
     }
 
+    /// The directive that loads what nginx needs for TCP and UDP, `%STREAM_MODULE%`, unless the
+    /// program was built with it.
+    pub(super) fn stream_module(&self) -> String {
+        let module = std::env::var("HENG_BENCH_NGINX_STREAM").ok();
+        if self.kind != Kind::Nginx || module.is_none() && has_stream(&self.options()) {
+            return String::new();
+        }
+        let module = module.unwrap_or_else(|| STREAM_MODULE.to_string());
+        format!("load_module {module};")
+    }
+
+    /// What the program says of how it was built (`-V`).
+    fn options(&self) -> String {
+        let output = Command::new(&self.program).arg("-V").output();
+        output.map_or_else(
+            |_| String::new(),
+            |output| String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+
     /// Listening on these ports, as its configuration says too, behind the words of `command`.
     pub(super) fn command(
         &self,
@@ -156,5 +177,21 @@ impl Contestant {
             _ => command.arg("-p").arg(directory).arg("-c").arg(configuration),
         };
         command
+    }
+}
+
+/// Whether these options of nginx's `configure` have the stream module in the program itself.
+fn has_stream(options: &str) -> bool {
+    options.split_whitespace().any(|option| option == "--with-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nginx_with_tcp_in_it_loads_no_module() {
+        assert!(has_stream("configure arguments: --with-threads --with-stream --with-pcre-jit"));
+        assert!(!has_stream("configure arguments: --with-stream=dynamic --with-stream_ssl_module"));
     }
 }

@@ -59,6 +59,7 @@ pub(super) const PEERS: u32 = 10_000;
 /// No proxy is given more descriptors than this: nginx prepares a slot for each.
 const MOST_DESCRIPTORS: u64 = 24_000;
 /// Debian's module, which nginx loads for TCP and UDP; `HENG_BENCH_NGINX_STREAM` names another.
+/// A nginx that was built with what is in it needs none.
 pub(super) const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 impl Scene {
@@ -132,7 +133,6 @@ pub(super) fn configure(
     let descriptors = descriptors();
     let clients = setting.clients.map_or((descriptors.saturating_sub(400)) / 2, u64::from);
     let [log, format] = contestant.logging(setting.log);
-    let module = std::env::var("HENG_BENCH_NGINX_STREAM");
     let backend = place.backends.http;
     let values = [
         ("%LOG%", log.to_string()),
@@ -150,7 +150,7 @@ pub(super) fn configure(
         ("%DESCRIPTORS%", descriptors.to_string()),
         ("%CONNECTIONS%", descriptors.saturating_sub(1000).to_string()),
         ("%MAXCONN%", clients.to_string()),
-        ("%STREAM_MODULE%", module.unwrap_or_else(|_| STREAM_MODULE.to_string())),
+        ("%STREAM_MODULE%", contestant.stream_module()),
         ("%SERVERS%", servers(place.ports.first)),
         ("%METHOD%", method(contestant.kind(), setting.scene)),
         ("%PEERS%", peers(contestant.kind())),

@@ -2,13 +2,13 @@
 //! them all.
 
 use std::io::IoSlice;
+use std::mem;
 use std::os::fd::RawFd;
 
-/// Sends whose memory is kept for the next ones, when they are as small as most are.
-const KEPT: usize = 512;
+/// Bytes that a send has room for at first.
 const SMALL: usize = 1 << 10;
-/// Sends whose memory is kept whatever their size.
-const KEPT_LARGE: usize = 32;
+/// Memory that is kept for the next sends while few are under way.
+const SPARE: usize = 128 << 10;
 
 /// End of the free list, and the bound of indices.
 const END: u16 = u16::MAX;
@@ -57,19 +57,24 @@ impl Send {
 pub(super) struct Sends {
     all: Vec<Send>,
     free: u16,
+    /// Memory of former sends, and how much that is.
+    spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
     /// Those that are handed over with the next call, in order.
     queue: Vec<u16>,
 }
 
 impl Sends {
     pub(super) const fn new() -> Sends {
-        Sends { all: Vec::new(), free: END, queue: Vec::new() }
+        Sends { all: Vec::new(), free: END, spare: Vec::new(), spare_bytes: 0, queue: Vec::new() }
     }
 
     pub(super) fn memory(&self) -> usize {
         self.all.capacity() * size_of::<Send>()
             + self.queue.capacity() * size_of::<u16>()
             + self.all.iter().map(|send| send.bytes.capacity()).sum::<usize>()
+            + self.spare.capacity() * size_of::<Vec<u8>>()
+            + self.spare_bytes
     }
 
     /// Queues a copy of `parts`; the index names it until [`Sends::end`]. None: there are too many.
@@ -104,6 +109,13 @@ impl Sends {
             index
         };
         let send = &mut self.all[usize::from(index)];
+        send.bytes = match self.spare.pop() {
+            Some(bytes) => {
+                self.spare_bytes -= bytes.capacity();
+                bytes
+            }
+            None => Vec::with_capacity(SMALL),
+        };
         (send.source, send.generation, send.fd) = (source, generation, fd);
         send.state = Stage::Queued;
         self.queue.push(index);
@@ -116,9 +128,6 @@ impl Sends {
     pub(super) fn append(&mut self, index: u16, parts: &[IoSlice<'_>]) {
         let send = &mut self.all[usize::from(index)];
         debug_assert!(send.state == Stage::Queued, "the kernel has the bytes");
-        if send.bytes.capacity() == 0 {
-            send.bytes.reserve_exact(SMALL);
-        }
         for part in parts {
             send.bytes.extend_from_slice(part);
         }
@@ -160,16 +169,46 @@ impl Sends {
     pub(super) fn end(&mut self, index: u16) {
         let free = self.free;
         let send = &mut self.all[usize::from(index)];
-        let kept = if send.bytes.capacity() <= SMALL { KEPT } else { KEPT_LARGE };
-        if usize::from(index) >= kept {
-            send.bytes = Vec::new();
+        let mut bytes = mem::take(&mut send.bytes);
+        if self.spare_bytes + bytes.capacity() <= SPARE {
+            bytes.clear();
+            self.spare_bytes += bytes.capacity();
+            self.spare.push(bytes);
         }
-        send.bytes.clear();
         send.taken = 0;
         (send.last, send.given_up) = (false, false);
         send.state = Stage::Free;
         send.serial = send.serial.wrapping_add(1);
         send.next = free;
         self.free = index;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_of_sends_leaves_little_memory_behind() {
+        let mut sends = Sends::new();
+        let bytes = [7; 3000];
+        let crowd = |sends: &mut Sends, count: usize, length: usize| {
+            let begin = |_| sends.begin(0, &[IoSlice::new(&bytes[..length])], 0, 0).unwrap();
+            let begun: Vec<u16> = (0..count).map(begin).collect();
+            sends.clear_queue();
+            begun.into_iter().for_each(|send| sends.end(send));
+        };
+        for (count, length) in [(1000, 200), (500, 3000), (40, 200), (1000, 900)] {
+            crowd(&mut sends, count, length);
+            assert_eq!(sends.all.iter().map(|send| send.bytes.capacity()).sum::<usize>(), 0);
+            assert_eq!(sends.spare.iter().map(Vec::capacity).sum::<usize>(), sends.spare_bytes);
+            assert!((SPARE / 2..=SPARE).contains(&sends.spare_bytes), "{count} of {length}");
+        }
+        // What is kept is used again.
+        let before = sends.spare_bytes;
+        let send = sends.begin(0, &[IoSlice::new(b"little")], 0, 0).unwrap();
+        assert!(sends.spare_bytes < before);
+        sends.withdraw(send);
+        assert_eq!(sends.spare_bytes, before);
     }
 }
