@@ -25,6 +25,7 @@ mod select;
 mod state;
 mod task;
 mod timer;
+mod turns;
 mod uring;
 mod waiter;
 

@@ -3,16 +3,8 @@
 //! A registration carries index and generation of its slot, so that an event of a closed
 //! descriptor never reaches the slot's next tenant.
 //!
-//! What was begun is finished before something new is begun. epoll tells events in the order in
-//! which they came: when thousands of clients have a request waiting, the answer to the first
-//! would wait behind the requests of all, each of them would occupy a connection to a backend, and
-//! nothing of a request would be in a cache any more when its answer comes. So what clients have
-//! made is watched by an instance of its own, which the other one watches as one.
-//!
-//! ```text
-//!  turn:  a batch of the others --- full? --- next turn, PATIENCE times
-//!                                '- not full: a batch of the clients' too
-//! ```
+//! What clients have made is watched by an instance of its own, which the other one watches as one:
+//! see `turns.rs`.
 
 use std::io;
 use std::mem;
@@ -20,6 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::io::{Event, note_registered};
 use super::state::{Backend, State};
+use super::turns::Turns;
 use super::{behind, late};
 
 pub(super) struct Epoll {
@@ -27,8 +20,7 @@ pub(super) struct Epoll {
     clients: OwnedFd,
     /// Clients may have more events than were taken.
     more: bool,
-    /// Turns in which they had to wait, one after another.
-    passed: u32,
+    turns: Turns,
     events: Vec<libc::epoll_event>,
 }
 
@@ -47,8 +39,6 @@ const READ: u32 = libc::EPOLLIN as u32;
 const WRITE: u32 = libc::EPOLLOUT as u32;
 const HUNG: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const EDGE: u32 = libc::EPOLLET as u32;
-/// Full batches of the others that clients wait for at most, one after another.
-const PATIENCE: u32 = 3;
 /// The key of the clients' instance. No source and no orphan has this index.
 const CLIENTS: u64 = u64::MAX;
 
@@ -57,7 +47,7 @@ impl Epoll {
         let (fd, clients) = (create()?, create()?);
         control(&fd, libc::EPOLL_CTL_ADD, clients.as_raw_fd(), READ | EDGE, CLIENTS)?;
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; events.clamp(1, 1 << 16)];
-        Ok(Epoll { fd, clients, more: false, passed: 0, events })
+        Ok(Epoll { fd, clients, more: false, turns: Turns::default(), events })
     }
 
     #[cfg(test)]
@@ -95,13 +85,6 @@ impl Epoll {
         set(&self.clients, libc::EPOLL_CTL_MOD)
             .or_else(|_| set(&self.fd, libc::EPOLL_CTL_MOD))
             .or_else(|_| set(&self.fd, libc::EPOLL_CTL_ADD))
-    }
-
-    /// Whether clients have their turn after a batch of the others.
-    fn are_clients_next(&mut self, was_full: bool) -> bool {
-        let wait = was_full && self.passed < PATIENCE;
-        self.passed = if wait { self.passed + 1 } else { 0 };
-        !wait
     }
 
     /// Deregisters `fd`; that it is not registered (closed already) is no error.
@@ -157,7 +140,7 @@ pub(super) fn wait(s: &mut State, timeout: Option<u64>) {
     let was_full = n == events.len();
     if let Backend::Epoll(epoll) = &mut s.backend
         && epoll.more
-        && epoll.are_clients_next(was_full)
+        && epoll.turns.are_clients_next(was_full)
     {
         let n = look(&epoll.clients, &mut events, 0);
         epoll.more = n == events.len();
@@ -192,94 +175,15 @@ fn note_all(s: &mut State, events: &[libc::epoll_event]) {
 #[cfg(test)]
 mod tests {
     use super::super::state::{Backend, with};
-    use super::super::tests::on_epoll_of;
-    use super::super::{Interest, Source, spawn, yield_now};
-    use super::{PATIENCE, READ, control};
-    use std::cell::RefCell;
-    use std::future::poll_fn;
-    use std::io::{Read, Write};
+    use super::super::tests::on_epoll;
+    use super::super::{Interest, Source};
+    use super::{READ, control};
     use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Who {
-        Client,
-        Other,
-    }
-
-    type Order = Rc<RefCell<Vec<Who>>>;
-
-    /// A task that notes whenever it is told that something is there. `again`: there is more as
-    /// soon as it has read. Gives back the end that writes.
-    fn reader(who: Who, again: bool, order: &Order) -> UnixStream {
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let interest = Interest::BOTH.closing();
-        let interest = if who == Who::Client { interest.of_client() } else { interest };
-        let source = Source::new(socket.as_fd(), interest).unwrap();
-        let order = order.clone();
-        let twin = peer.try_clone().unwrap();
-        spawn(async move {
-            let mut socket = socket;
-            loop {
-                poll_fn(|cx| source.poll_readable(cx)).await;
-                order.borrow_mut().push(who);
-                let n = socket.read(&mut [0; 8]).unwrap_or(0);
-                source.note_short_read(n);
-                if again {
-                    peer.write_all(b"x").unwrap();
-                }
-            }
-        });
-        twin
-    }
-
-    #[test]
-    fn answers_come_before_the_requests_that_came_before_them() {
-        on_epoll_of(4, || async {
-            let order = Order::default();
-            let make = |who| (0..3).map(|_| reader(who, false, &order)).collect::<Vec<_>>();
-            let (mut clients, mut others) = (make(Who::Client), make(Who::Other));
-            // Everybody waits, and the news that there is room to write are out of the way.
-            for _ in 0..8 {
-                yield_now().await;
-            }
-            assert!(order.borrow().is_empty());
-            clients.iter_mut().chain(&mut others).for_each(|end| end.write_all(b"x").unwrap());
-            while order.borrow().len() < 6 {
-                yield_now().await;
-            }
-            assert_eq!(order.borrow()[..3], [Who::Other; 3]);
-            assert_eq!(order.borrow()[3..], [Who::Client; 3]);
-        });
-    }
-
-    #[test]
-    fn clients_do_not_wait_for_ever() {
-        on_epoll_of(4, || async {
-            let order = Order::default();
-            let mut others: Vec<_> = (0..8).map(|_| reader(Who::Other, true, &order)).collect();
-            let mut clients: Vec<_> = (0..8).map(|_| reader(Who::Client, true, &order)).collect();
-            for _ in 0..16 {
-                yield_now().await;
-            }
-            assert!(order.borrow().is_empty());
-            others.iter_mut().chain(&mut clients).for_each(|end| end.write_all(b"x").unwrap());
-            while order.borrow().len() < 400 {
-                yield_now().await;
-            }
-            let order = order.borrow();
-            let clients = order.iter().filter(|&&who| who == Who::Client).count();
-            // One batch in PATIENCE + 1, up to the ends.
-            let share = order.len() / (PATIENCE as usize + 2);
-            assert!((share - 8..=share + 8).contains(&clients), "{clients} of {}", order.len());
-        });
-    }
 
     #[test]
     fn an_orphan_is_watched_once_whoever_it_was() {
-        on_epoll_of(4, || async {
+        on_epoll(|| async {
             for interest in [Interest::BOTH, Interest::BOTH.of_client()] {
                 let (socket, _peer) = UnixStream::pair().unwrap();
                 let _source = Source::new(socket.as_fd(), interest).unwrap();

@@ -352,7 +352,7 @@ impl Source {
         let index = with(|s| {
             let index = s.ios.insert(fd.as_raw_fd(), interest.0);
             if let Backend::Uring(uring) = &mut s.backend {
-                uring.admit(index);
+                uring.admit(index, interest.0 & CLIENT != 0);
             }
             watch(s, index).inspect_err(|_| s.ios.remove(index)).map(|()| index)
         })?;

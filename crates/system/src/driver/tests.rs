@@ -18,12 +18,7 @@ const KINDS: [Kind; 4] = [Kind::Epoll, Kind::Poll, Kind::Select, Kind::IoUring];
 
 /// Runs `main` under epoll, for what only that driver does.
 pub(super) fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
-    on_epoll_of(16, main);
-}
-
-/// As [`on_epoll`], with so many events in a batch.
-pub(super) fn on_epoll_of<F: Future<Output = ()>>(events: usize, main: impl FnOnce() -> F) {
-    start(Settings { kind: Kind::Epoll, events }).unwrap();
+    start(Settings { kind: Kind::Epoll, events: 16 }).unwrap();
     block_on(main());
     stop().unwrap();
 }

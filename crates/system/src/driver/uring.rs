@@ -13,35 +13,38 @@
 //! source can go away at any moment. Its operations are cancelled, and completions that come late
 //! name a generation that is gone.
 //!
+//! What clients have sent waits in a ring of its own, so that answers come first (`turns.rs`): the
+//! kernel runs what has become possible in the order in which it did, and would receive from
+//! thousands of clients before it told of an answer to the first.
+//!
 //! What a stream asks for beyond readiness is in `ahead.rs`.
 
+mod bell;
 mod buffers;
 mod completions;
 mod door;
 mod probe;
+mod ring;
 mod sends;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::mem;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::types::{CancelBuilder, Fd};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, cqueue, opcode, squeue};
 
 use super::io::{POLLING_HANG, POLLING_READ, POLLING_WRITE, RECEIVING};
 use super::state::monotonic_ms;
-use buffers::Buffers;
+use super::turns::Turns;
+use bell::Bell;
 pub(super) use completions::{flush, wait};
-use door::Door;
+use ring::Ring;
 use sends::Sends;
 
-/// Entries of the submission queue: more in one turn cost one more call.
-const ENTRIES: u32 = 1024;
-/// Entries of the completion queue. The kernel keeps what does not fit.
-const COMPLETIONS: u32 = 4096;
 /// Completions that are looked at together.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// Do not try before the socket says that something is there (`IORING_RECVSEND_POLL_FIRST`).
 const POLL_FIRST: u16 = 1;
 /// Go on after a completion (`IORING_RECV_MULTISHOT`).
@@ -66,13 +69,19 @@ const READ: u64 = 2;
 const WRITE: u64 = 3;
 const HANG: u64 = 4;
 const SEND: u64 = 5;
+/// Something has come to the clients' ring.
+const NEWS: u64 = 6;
+
+/// Whose operation: the place of its ring.
+const OTHERS: usize = 0;
+const CLIENTS: usize = 1;
 
 /// What a receive brought that nobody has read yet.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lane {
     /// The buffer, and the part of it that is unread; none when `unread` is 0.
     buffer: u8,
-    /// [`MORE`], [`FOLLOWED`] and [`FAILED`].
+    /// [`MORE`], [`FOLLOWED`], [`FAILED`] and [`OF_CLIENT`].
     marks: u8,
     start: u16,
     unread: u16,
@@ -86,6 +95,8 @@ const MORE: u8 = 1;
 const FOLLOWED: u8 = 2;
 /// There are errors in [`Uring::failures`].
 const FAILED: u8 = 4;
+/// A client has made the connection.
+const OF_CLIENT: u8 = 8;
 
 /// Errors of a source that were not told yet; 0: none.
 #[derive(Clone, Copy, Default)]
@@ -103,12 +114,17 @@ impl Lane {
         self.marks = if on { self.marks | mark } else { self.marks & !mark };
     }
 
-    /// Whether the kernel had more than fitted, which is told once.
+    /// The ring that receives for it.
+    fn side(&self) -> usize {
+        if self.is(OF_CLIENT) { CLIENTS } else { OTHERS }
+    }
+
     /// How many bytes of its buffer are to be read.
     pub(super) fn unread(&self) -> usize {
         usize::from(self.unread)
     }
 
+    /// Whether the kernel had more than fitted, which is told once.
     pub(super) fn take_more(&mut self) -> bool {
         let more = self.is(MORE);
         self.mark(MORE, false);
@@ -133,9 +149,11 @@ struct Orphan {
 }
 
 pub(super) struct Uring {
-    ring: IoUring,
-    door: Door,
-    buffers: ManuallyDrop<Buffers>,
+    /// That of the others, where all is sent, too, and that of the clients.
+    rings: [Ring; 2],
+    turns: Turns,
+    /// Tells the others' ring of news for that of the clients.
+    bell: Bell,
     sends: Sends,
     /// One for each source, by its index.
     lanes: Vec<Lane>,
@@ -149,8 +167,6 @@ pub(super) struct Uring {
     /// Descriptors that are closed with the next call, after what is sent with it.
     closing: Vec<RawFd>,
     completions: Vec<Completion>,
-    /// Operations whose completion is yet to come.
-    flying: usize,
     /// Until then listeners are watched without relying on one of the processes being woken.
     pub(super) settled_ms: u64,
 }
@@ -158,22 +174,6 @@ pub(super) struct Uring {
 /// Names an operation of a source; the generation tells it from those of later sources.
 fn key(kind: u64, index: u32, generation: u32) -> u64 {
     kind << 56 | u64::from(generation & 0xff_ffff) << 32 | u64::from(index)
-}
-
-/// Makes the ring. What is missed from kernels before 6.6 costs a little only.
-fn make_ring() -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .dontfork()
-        .setup_cqsize(COMPLETIONS)
-        .setup_submit_all()
-        .setup_single_issuer()
-        .setup_defer_taskrun();
-    let plain = builder.clone();
-    match builder.setup_no_sqarray().build(ENTRIES) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => plain.build(ENTRIES),
-        outcome => outcome,
-    }
 }
 
 /// A receive into a buffer that the kernel picks.
@@ -195,13 +195,10 @@ fn lasting_entry(fd: RawFd, ioprio: u16) -> squeue::Entry {
 }
 
 /// Asks the kernel with a descriptor that is none: the entry is judged first.
-fn lasting_receive_is_known(ring: &mut IoUring, door: &Door) -> bool {
-    // SAFETY: the entry points to nothing.
-    if unsafe { ring.submission().push(&lasting_entry(-1, 0)) }.is_err() {
-        return false;
-    }
-    let _ = door.enter(1, 1, EnterFlags::GETEVENTS, Some(1_000));
-    ring.completion().next().is_some_and(|entry| entry.result() == -libc::EBADF)
+fn lasting_receive_is_known(ring: &mut Ring) -> bool {
+    ring.push(&lasting_entry(-1, 0));
+    ring.enter(1, EnterFlags::GETEVENTS, Some(1_000));
+    ring.next().is_some_and(|completion| completion.result == -libc::EBADF)
 }
 
 impl Uring {
@@ -211,14 +208,13 @@ impl Uring {
     /// As `io_uring_setup(2)` and `io_uring_register(2)`: what the kernel lacks, forbids or has
     /// no memory for.
     pub(super) fn new() -> io::Result<Uring> {
-        let mut ring = make_ring()?;
-        let door = Door::new(ring.as_raw_fd());
-        let buffers = Buffers::new(&ring.submitter())?;
-        let lasting = lasting_receive_is_known(&mut ring, &door);
+        let mut rings = [Ring::new()?, Ring::new()?];
+        let bell = Bell::new(&rings[CLIENTS])?;
+        let lasting = lasting_receive_is_known(&mut rings[OTHERS]);
         let mut uring = Uring {
-            ring,
-            door,
-            buffers: ManuallyDrop::new(buffers),
+            rings,
+            turns: Turns::default(),
+            bell,
             sends: Sends::new(),
             lanes: Vec::new(),
             behind: HashMap::new(),
@@ -227,7 +223,6 @@ impl Uring {
             orphans: VecDeque::new(),
             closing: Vec::new(),
             completions: Vec::with_capacity(AT_ONCE),
-            flying: 0,
             settled_ms: monotonic_ms() + UNSETTLED_MS,
         };
         probe::round_trip(&mut uring)?;
@@ -235,21 +230,20 @@ impl Uring {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.buffers.memory()
+        self.rings.iter().map(Ring::memory).sum::<usize>()
             + self.sends.memory()
             + self.lanes.capacity() * size_of::<Lane>()
             + self.completions.capacity() * size_of::<Completion>()
-            + ENTRIES as usize * size_of::<squeue::Entry>()
-            + COMPLETIONS as usize * size_of::<cqueue::Entry>()
     }
 
     /// Makes room for a new source.
-    pub(super) fn admit(&mut self, index: u32) {
+    pub(super) fn admit(&mut self, index: u32, of_client: bool) {
         if self.lanes.len() <= index as usize {
             super::task::grow(&mut self.lanes);
             self.lanes.resize(index as usize + 1, Lane::default());
         }
-        self.lanes[index as usize] = Lane::default();
+        let marks = if of_client { OF_CLIENT } else { 0 };
+        self.lanes[index as usize] = Lane { marks, ..Lane::default() };
     }
 
     #[inline]
@@ -257,33 +251,29 @@ impl Uring {
         &mut self.lanes[index as usize]
     }
 
-    /// Queues an operation for the next call.
+    /// The ring that receives for a source.
     #[inline]
-    fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: whatever an entry points to is owned by this `Uring` until its completion: the
-        // buffers of the ring, and the bytes of a send.
-        while unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.call(0, EnterFlags::empty(), None);
-        }
+    fn side(&self, index: u32) -> usize {
+        self.lanes.get(index as usize).map_or(OTHERS, Lane::side)
     }
 
     /// Queues an operation whose completion will be told apart.
     #[inline]
-    fn start(&mut self, entry: squeue::Entry, user_data: u64) {
-        self.flying += 1;
-        self.push(&entry.user_data(user_data));
+    fn start(&mut self, side: usize, entry: squeue::Entry, user_data: u64) {
+        self.rings[side].flying += 1;
+        self.rings[side].push(&entry.user_data(user_data));
     }
 
     /// Queues an operation that nobody waits for.
-    fn start_unwatched(&mut self, entry: squeue::Entry) {
+    fn start_unwatched(&mut self, side: usize, entry: squeue::Entry) {
         let flags = squeue::Flags::SKIP_SUCCESS;
-        self.push(&entry.flags(flags).user_data(key(IGNORED, 0, 0)));
+        self.rings[side].push(&entry.flags(flags).user_data(key(IGNORED, 0, 0)));
     }
 
     /// Receives into a buffer that the kernel picks; `waiting`: nothing is expected to be there.
     pub(super) fn receive(&mut self, fd: RawFd, index: u32, generation: u32, waiting: bool) {
         let entry = receive_entry(fd, if waiting { POLL_FIRST } else { 0 });
-        self.start(entry, key(RECEIVE, index, generation));
+        self.start(self.side(index), entry, key(RECEIVE, index, generation));
     }
 
     /// As [`Uring::receive`], again and again; false when the kernel cannot.
@@ -297,38 +287,39 @@ impl Uring {
     ) -> bool {
         if self.lasting {
             let entry = lasting_entry(fd, if waiting { POLL_FIRST } else { 0 });
-            self.start(entry, key(RECEIVE, index, generation));
+            self.start(self.side(index), entry, key(RECEIVE, index, generation));
         }
         self.lasting
     }
 
     /// Tells a lasting receive to end. What it brings before is not lost.
     pub(super) fn end_receive(&mut self, index: u32, generation: u32) {
-        self.cancel(key(RECEIVE, index, generation));
+        self.cancel(self.side(index), key(RECEIVE, index, generation));
     }
 
-    fn poll(&mut self, fd: RawFd, events: u32, user_data: u64) {
-        self.start(opcode::PollAdd::new(Fd(fd), events).build(), user_data);
+    fn poll(&mut self, side: usize, fd: RawFd, events: u32, user_data: u64) {
+        self.start(side, opcode::PollAdd::new(Fd(fd), events).build(), user_data);
     }
 
     pub(super) fn poll_read(&mut self, fd: RawFd, index: u32, generation: u32, exclusive: bool) {
         let exclusive = if exclusive { libc::EPOLLEXCLUSIVE as u32 } else { 0 };
         let events = libc::POLLIN as u32 | exclusive;
-        self.poll(fd, events, key(READ, index, generation));
+        self.poll(self.side(index), fd, events, key(READ, index, generation));
     }
 
     /// As [`Uring::poll_read`], for a stream: its end is told with it.
     pub(super) fn poll_stream(&mut self, fd: RawFd, index: u32, generation: u32) {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
-        self.poll(fd, events, key(READ, index, generation));
+        self.poll(self.side(index), fd, events, key(READ, index, generation));
     }
 
     pub(super) fn poll_write(&mut self, fd: RawFd, index: u32, generation: u32) {
-        self.poll(fd, libc::POLLOUT as u32, key(WRITE, index, generation));
+        self.poll(OTHERS, fd, libc::POLLOUT as u32, key(WRITE, index, generation));
     }
 
     pub(super) fn poll_hang(&mut self, fd: RawFd, index: u32, generation: u32) {
-        self.poll(fd, libc::POLLRDHUP as u32, key(HANG, index, generation));
+        let events = libc::POLLRDHUP as u32;
+        self.poll(self.side(index), fd, events, key(HANG, index, generation));
     }
 
     /// Sends a copy of `parts` with the next call; false when too many sends are under way.
@@ -392,25 +383,26 @@ impl Uring {
         let entry = opcode::Send::new(Fd(fd), rest.as_ptr(), rest.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more)
             .build();
-        self.start(entry, key(SEND, send.into(), 0));
+        self.start(OTHERS, entry, key(SEND, send.into(), 0));
     }
 
-    fn cancel(&mut self, user_data: u64) {
+    fn cancel(&mut self, side: usize, user_data: u64) {
         let which = CancelBuilder::user_data(user_data).all();
-        self.start_unwatched(opcode::AsyncCancel2::new(which).build());
+        self.start_unwatched(side, opcode::AsyncCancel2::new(which).build());
     }
 
     /// Cancels what is under way for a source, as its `flags` say, except a send.
     pub(super) fn cancel_waits(&mut self, flags: u32, index: u32, generation: u32) {
+        let side = self.side(index);
         let kinds = [
-            (RECEIVING, RECEIVE),
-            (POLLING_READ, READ),
-            (POLLING_WRITE, WRITE),
-            (POLLING_HANG, HANG),
+            (RECEIVING, RECEIVE, side),
+            (POLLING_READ, READ, side),
+            (POLLING_WRITE, WRITE, OTHERS),
+            (POLLING_HANG, HANG, side),
         ];
-        for (flag, kind) in kinds {
+        for (flag, kind, side) in kinds {
             if flags & flag != 0 {
-                self.cancel(key(kind, index, generation));
+                self.cancel(side, key(kind, index, generation));
             }
         }
     }
@@ -421,7 +413,7 @@ impl Uring {
         let queued = self.sends.queued(send).is_some();
         match queued {
             true => self.sends.withdraw(send),
-            false => self.cancel(key(SEND, send.into(), 0)),
+            false => self.cancel(OTHERS, key(SEND, send.into(), 0)),
         }
         queued
     }
@@ -465,14 +457,14 @@ impl Uring {
     pub(super) fn forget_unread(&mut self, index: u32) {
         let lane = mem::take(&mut self.lanes[index as usize]);
         if lane.unread != 0 {
-            self.buffers.give(lane.buffer);
+            self.rings[lane.side()].buffers.give(lane.buffer);
         }
         if lane.is(FAILED) {
             self.failures.remove(&index);
         }
         if lane.is(FOLLOWED) {
             for (buffer, _) in self.behind.remove(&index).into_iter().flatten() {
-                self.buffers.give(buffer);
+                self.rings[lane.side()].buffers.give(buffer);
             }
         }
     }
@@ -482,11 +474,12 @@ impl Uring {
     pub(super) fn take(&mut self, index: u32, into: &mut [u8]) -> (usize, bool) {
         let lane = &mut self.lanes[index as usize];
         let n = into.len().min(usize::from(lane.unread));
-        self.buffers.copy(lane.buffer, usize::from(lane.start), &mut into[..n]);
+        let buffers = &mut self.rings[lane.side()].buffers;
+        buffers.copy(lane.buffer, usize::from(lane.start), &mut into[..n]);
         lane.start += n as u16;
         lane.unread -= n as u16;
         if lane.unread == 0 && n != 0 {
-            self.buffers.give(lane.buffer);
+            buffers.give(lane.buffer);
             if lane.is(FOLLOWED) {
                 self.follow(index);
             }
@@ -519,8 +512,9 @@ impl Uring {
         let end = lane.start + lane.unread;
         if !lane.is(FOLLOWED) && usize::from(end) + usize::from(length) <= buffers::SIZE {
             // Little pieces must not take all buffers.
-            self.buffers.append(lane.buffer, end.into(), buffer, length.into());
-            self.buffers.give(buffer);
+            let buffers = &mut self.rings[lane.side()].buffers;
+            buffers.append(lane.buffer, end.into(), buffer, length.into());
+            buffers.give(buffer);
             lane.unread += length;
             return 1;
         }
@@ -532,10 +526,11 @@ impl Uring {
 
     /// Hands all that is queued to the kernel without waiting.
     pub(super) fn submit(&mut self) {
+        self.rings[CLIENTS].enter(0, EnterFlags::empty(), None);
         self.enter(0, EnterFlags::empty(), None);
     }
 
-    /// As [`Uring::call`], with the sends that were put together since the last time.
+    /// Enters the others' ring, with the sends that were put together since the last time.
     fn enter(&mut self, wanted: u32, flags: EnterFlags, timeout_ms: Option<u64>) {
         let mut at = 0;
         while let Some(send) = self.sends.next(at) {
@@ -544,27 +539,34 @@ impl Uring {
         }
         self.sends.clear_queue();
         while let Some(fd) = self.closing.pop() {
-            self.start_unwatched(opcode::Close::new(Fd(fd)).build());
+            self.start_unwatched(OTHERS, opcode::Close::new(Fd(fd)).build());
         }
-        self.call(wanted, flags, timeout_ms);
+        self.rings[OTHERS].enter(wanted, flags, timeout_ms);
     }
 
-    /// One call: submits, and waits for `wanted` completions. Whatever it answers (interrupted,
-    /// timed out, too many completions unseen), the next turn goes on from what there is.
-    fn call(&mut self, wanted: u32, flags: EnterFlags, timeout_ms: Option<u64>) {
-        let queued = self.ring.submission().len() as u32;
-        let _ = self.door.enter(queued, wanted, flags, timeout_ms);
+    /// Whether anything of clients is to be looked at now; if not, whoever waits for the others'
+    /// ring is woken when there is.
+    fn look_at_clients(&mut self, will_wait: bool) -> bool {
+        let clients = &mut self.rings[CLIENTS];
+        clients.work();
+        if !will_wait || clients.has_news() {
+            return true;
+        }
+        clients.be_heard(true);
+        if clients.has_news() {
+            clients.be_heard(false);
+            return true;
+        }
+        if let Some(entry) = self.bell.listen() {
+            self.start(OTHERS, entry, key(NEWS, 0, 0));
+        }
+        false
     }
 
-    /// Takes some of what has ended; whether there was any.
-    fn collect(&mut self) -> bool {
-        let mut queue = self.ring.completion();
-        self.completions.extend((&mut queue).take(AT_ONCE).map(|entry| Completion {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        }));
-        !self.completions.is_empty()
+    /// Takes some of what has ended in a ring; how much.
+    fn collect(&mut self, side: usize) -> usize {
+        self.rings[side].collect(&mut self.completions);
+        self.completions.len()
     }
 
     /// Cancels the sends of closed connections whose time is over; when the next one's is.
@@ -577,7 +579,7 @@ impl Uring {
             }
             if let Some(late) = self.sends.get(send).filter(|_| alive) {
                 late.given_up = true;
-                self.cancel(key(SEND, send.into(), 0));
+                self.cancel(OTHERS, key(SEND, send.into(), 0));
             }
             self.orphans.pop_front();
         }
@@ -591,10 +593,10 @@ impl Uring {
         !orphans.is_empty()
     }
 
-    /// Closes this process's copy of a ring that another process made, and touches nothing else.
+    /// Closes this process's copies of rings that another process made, and touches nothing else.
     pub(super) fn abandon(self) {
-        // SAFETY: the ring is forgotten below, so that nobody closes its descriptor twice.
-        drop(unsafe { OwnedFd::from_raw_fd(self.ring.as_raw_fd()) });
+        self.rings.iter().for_each(Ring::abandon);
+        self.bell.abandon();
         mem::forget(self);
     }
 }
@@ -602,27 +604,38 @@ impl Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         self.end();
-        self.door.close();
+        self.rings.iter_mut().for_each(Ring::close);
     }
 }
 
 impl Uring {
     /// Ends all operations. Nothing is freed that the kernel may still use.
     fn end(&mut self) {
-        self.start_unwatched(opcode::AsyncCancel2::new(CancelBuilder::any()).build());
+        for side in [OTHERS, CLIENTS] {
+            let all = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+            self.start_unwatched(side, all);
+        }
         for _ in 0..100 {
-            self.enter(u32::from(self.flying > 0), EnterFlags::GETEVENTS, Some(10));
-            while self.collect() {
-                let last = |c: &Completion| c.user_data >> 56 != IGNORED && !cqueue::more(c.flags);
-                self.flying -= self.completions.drain(..).filter(last).count();
+            for side in [CLIENTS, OTHERS] {
+                let wanted = u32::from(self.rings[side].flying > 0);
+                if side == OTHERS {
+                    self.enter(wanted, EnterFlags::GETEVENTS, Some(10));
+                } else {
+                    self.rings[side].enter(wanted, EnterFlags::GETEVENTS, Some(10));
+                }
+                while self.collect(side) > 0 {
+                    let last =
+                        |c: &Completion| c.user_data >> 56 != IGNORED && !cqueue::more(c.flags);
+                    self.rings[side].flying -= self.completions.drain(..).filter(last).count();
+                }
             }
-            if self.flying == 0 {
-                // SAFETY: the ring is being dropped; nobody reaches its buffers again.
-                unsafe { ManuallyDrop::drop(&mut self.buffers) };
+            if self.rings.iter().all(|ring| ring.flying == 0) {
+                self.rings.iter_mut().for_each(Ring::free);
                 return;
             }
         }
         mem::forget(mem::replace(&mut self.sends, Sends::new()));
+        self.bell.leak();
     }
 }
 

@@ -10,7 +10,10 @@ use super::super::io::{
 };
 use super::super::state::{Backend, State};
 use super::super::waiter::{self, NONE};
-use super::{BEHIND, Completion, IGNORED, MORE, READ, RECEIVE, SEND, WRITE, shut};
+use super::{
+    AT_ONCE, BEHIND, CLIENTS, Completion, IGNORED, MORE, NEWS, OTHERS, READ, RECEIVE, SEND, WRITE,
+    shut,
+};
 
 /// Submits, waits at most `timeout` milliseconds, and notes what happened.
 pub(in crate::driver) fn wait(s: &mut State, timeout: Option<u64>) {
@@ -23,43 +26,53 @@ pub(in crate::driver) fn wait(s: &mut State, timeout: Option<u64>) {
         None => timeout,
     };
     let events = EnterFlags::GETEVENTS;
-    match timeout {
-        Some(0) => uring.enter(0, events, None),
-        timeout => uring.enter(1, events, timeout),
+    if uring.look_at_clients(timeout != Some(0)) {
+        uring.enter(0, events, None);
+    } else {
+        uring.enter(1, events, timeout);
+        uring.rings[CLIENTS].be_heard(false);
     }
     s.refresh_clock();
     // What has ended beyond that is for the next turn: the memory of many requests at once is more
     // than near caches hold.
-    reap(s);
+    let was_full = reap(s, OTHERS) == AT_ONCE;
+    if let Backend::Uring(uring) = &mut s.backend
+        && uring.turns.are_clients_next(was_full)
+    {
+        uring.rings[CLIENTS].work();
+        reap(s, CLIENTS);
+    }
 }
 
 /// Submits what is queued and notes what has ended, without waiting: for the end of the loop.
 pub(in crate::driver) fn flush(s: &mut State) {
     if let Backend::Uring(uring) = &mut s.backend {
+        uring.rings[CLIENTS].enter(0, EnterFlags::GETEVENTS, None);
         uring.enter(0, EnterFlags::GETEVENTS, None);
-        while reap(s) {}
+        while reap(s, CLIENTS) + reap(s, OTHERS) > 0 {}
     }
 }
 
-/// Notes some of what has ended; false when nothing has.
-fn reap(s: &mut State) -> bool {
+/// Notes some of what has ended in a ring; how much.
+fn reap(s: &mut State, side: usize) -> usize {
     let Backend::Uring(uring) = &mut s.backend else {
-        return false;
+        return 0;
     };
-    if !uring.collect() {
-        return false;
+    let count = uring.collect(side);
+    if count == 0 {
+        return 0;
     }
     let mut completions = mem::take(&mut uring.completions);
     for completion in completions.drain(..) {
-        complete(s, completion);
+        complete(s, side, completion);
     }
     if let Backend::Uring(uring) = &mut s.backend {
         uring.completions = completions;
     }
-    true
+    count
 }
 
-fn complete(s: &mut State, completion: Completion) {
+fn complete(s: &mut State, side: usize, completion: Completion) {
     let Backend::Uring(uring) = &mut s.backend else {
         return;
     };
@@ -68,25 +81,26 @@ fn complete(s: &mut State, completion: Completion) {
         return;
     }
     if !cqueue::more(completion.flags) {
-        uring.flying -= 1;
+        uring.rings[side].flying -= 1;
     }
     let (index, generation) =
         (completion.user_data as u32, (completion.user_data >> 32) as u32 & 0xff_ffff);
     match kind {
         SEND => sent(s, index as u16, completion.result),
-        RECEIVE => received(s, index, generation, completion),
+        RECEIVE => received(s, side, index, generation, completion),
+        NEWS => uring.bell.heard(),
         _ => polled(s, kind, index, generation, completion.result),
     }
 }
 
-fn received(s: &mut State, index: u32, generation: u32, completion: Completion) {
+fn received(s: &mut State, side: usize, index: u32, generation: u32, completion: Completion) {
     let Backend::Uring(uring) = &mut s.backend else {
         return;
     };
     let buffer = cqueue::buffer_select(completion.flags).map(|id| id as u8);
     let Some(slot) = s.ios.current(index, generation) else {
         if let Some(buffer) = buffer {
-            uring.buffers.give(buffer);
+            uring.rings[side].buffers.give(buffer);
         }
         return;
     };
@@ -109,7 +123,7 @@ fn received(s: &mut State, index: u32, generation: u32, completion: Completion) 
         }
         (outcome, buffer) => {
             if let Some(buffer) = buffer {
-                uring.buffers.give(buffer);
+                uring.rings[side].buffers.give(buffer);
             }
             outcome
         }

@@ -8,7 +8,9 @@ use io_uring::types::Fd;
 use io_uring::{EnterFlags, cqueue, opcode};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::{Completion, POLL_FIRST, RECEIVE, SEND, Uring, key, receive_entry};
+use super::{
+    CLIENTS, Completion, NEWS, OTHERS, POLL_FIRST, READ, RECEIVE, SEND, Uring, key, receive_entry,
+};
 
 /// What travels.
 const WORDS: &[u8] = b"heng";
@@ -26,13 +28,14 @@ pub(super) fn round_trip(uring: &mut Uring) -> io::Result<()> {
     transfer(uring, &near, &far)?;
     poll_and_close(uring, &near, &far)?;
     cancel(uring, &near)?;
+    hear_clients(uring, &near, &far)?;
     wait_for_nothing(uring)
 }
 
 fn transfer(uring: &mut Uring, near: &OwnedFd, far: &OwnedFd) -> io::Result<()> {
-    uring.start(receive_entry(near.as_raw_fd(), POLL_FIRST), key(RECEIVE, 0, 0));
+    uring.start(OTHERS, receive_entry(near.as_raw_fd(), POLL_FIRST), key(RECEIVE, 0, 0));
     let entry = opcode::Send::new(Fd(far.as_raw_fd()), WORDS.as_ptr(), WORDS.len() as u32);
-    uring.start(entry.flags(libc::MSG_NOSIGNAL).build(), key(SEND, 0, 0));
+    uring.start(OTHERS, entry.flags(libc::MSG_NOSIGNAL).build(), key(SEND, 0, 0));
     let answers = [answer(uring)?, answer(uring)?];
     for completion in answers {
         if completion.result != WORDS.len() as i32 {
@@ -43,8 +46,8 @@ fn transfer(uring: &mut Uring, near: &OwnedFd, far: &OwnedFd) -> io::Result<()> 
                 return Err(refused("choose a buffer", 0));
             };
             let mut words = [0; WORDS.len()];
-            uring.buffers.copy(buffer as u8, 0, &mut words);
-            uring.buffers.give(buffer as u8);
+            uring.rings[OTHERS].buffers.copy(buffer as u8, 0, &mut words);
+            uring.rings[OTHERS].buffers.give(buffer as u8);
             if words != WORDS {
                 return Err(refused("fill a buffer", 0));
             }
@@ -61,7 +64,7 @@ fn poll_and_close(uring: &mut Uring, near: &OwnedFd, far: &OwnedFd) -> io::Resul
         result => return Err(refused("poll", result)),
     }
     let spare = far.try_clone()?;
-    uring.start(opcode::Close::new(Fd(spare.as_raw_fd())).build(), key(SEND, 0, 0));
+    uring.start(OTHERS, opcode::Close::new(Fd(spare.as_raw_fd())).build(), key(SEND, 0, 0));
     // The kernel closes it, also if it says that something went wrong.
     std::mem::forget(spare);
     match answer(uring)?.result {
@@ -81,9 +84,29 @@ fn cancel(uring: &mut Uring, near: &OwnedFd) -> io::Result<()> {
     }
 }
 
+/// One ring tells of what has become possible in the other.
+fn hear_clients(uring: &mut Uring, near: &OwnedFd, far: &OwnedFd) -> io::Result<()> {
+    uring.poll(CLIENTS, near.as_raw_fd(), libc::POLLIN as u32, key(READ, 0, 0));
+    if uring.look_at_clients(true) {
+        return Err(refused("wait for clients", 0));
+    }
+    uring.rings[OTHERS].enter(0, EnterFlags::empty(), None);
+    rustix::io::write(far, WORDS)?;
+    let heard = answer(uring)?;
+    uring.bell.heard();
+    let clients = &mut uring.rings[CLIENTS];
+    clients.be_heard(false);
+    clients.work();
+    clients.flying -= 1;
+    match clients.next() {
+        Some(seen) if heard.user_data == key(NEWS, 0, 0) && seen.result > 0 => Ok(()),
+        _ => Err(refused("tell of news", heard.result)),
+    }
+}
+
 /// A wait that ended at once would have the loop spin.
 fn wait_for_nothing(uring: &mut Uring) -> io::Result<()> {
-    match uring.door.enter(0, 1, EnterFlags::GETEVENTS, Some(1)) {
+    match uring.rings[OTHERS].try_enter(1, EnterFlags::GETEVENTS, Some(1)) {
         Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
         Err(error) => Err(error),
         Ok(()) => Err(refused("wait", 0)),
@@ -93,21 +116,14 @@ fn wait_for_nothing(uring: &mut Uring) -> io::Result<()> {
 /// The next completion that somebody waits for.
 fn answer(uring: &mut Uring) -> io::Result<Completion> {
     for _ in 0..8 {
-        let next = uring.ring.completion().next();
-        if let Some(entry) = next {
-            let completion = Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            };
+        if let Some(completion) = uring.rings[OTHERS].next() {
             if completion.user_data >> 56 != super::IGNORED {
-                uring.flying -= 1;
+                uring.rings[OTHERS].flying -= 1;
                 return Ok(completion);
             }
             continue;
         }
-        let queued = uring.ring.submission().len() as u32;
-        match uring.door.enter(queued, 1, EnterFlags::GETEVENTS, Some(PATIENCE_MS)) {
+        match uring.rings[OTHERS].try_enter(1, EnterFlags::GETEVENTS, Some(PATIENCE_MS)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
