@@ -342,7 +342,8 @@ pub static EPOLL_EVENTS: Directive<u64> =
         .text(
             "How many events one look at the kernel brings at most, with `use epoll`. nginx has \
              512; but the memory of so many requests at a time is more than the near caches of a \
-             processor hold, and another look costs little.",
+             processor hold, and another look costs little. What clients send is looked at after, \
+             and apart from, everything else: requests that were begun are finished first.",
         )
         .example("epoll_events 128;");
 

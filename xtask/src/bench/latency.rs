@@ -3,8 +3,8 @@
 //! What makes up a high quantile is waiting, and most of it can come from elsewhere: from other
 //! work of the machine, or from a load and a backend that are busy all the time. Therefore load,
 //! backend and proxy run before everything else where they may, and the rate is lowered until load
-//! and backend leave a part of their core idle. How busy they were stands in the table. What is idle
-//! does not sleep meanwhile.
+//! and backend leave a part of their core idle. How busy they were stands in the table. A core that
+//! is idle does not sleep meanwhile.
 
 use super::Options;
 use super::contestant::Contestant;
