@@ -86,9 +86,13 @@ impl Options {
     }
 
     /// Where the figures are written: rows that are measured again do not replace the table of all,
-    /// of which every figure is of one run.
-    fn report(&self) -> &'static str {
-        if self.rows.is_empty() { "bench/RESULTS.md" } else { "bench/RESULTS-again.md" }
+    /// of which every figure is of one run, nor do peers that were `named` replace the system's.
+    fn report(&self, named: bool) -> &'static str {
+        match (self.rows.is_empty(), named) {
+            (true, false) => "bench/RESULTS.md",
+            (true, true) => "bench/RESULTS-named-peers.md",
+            (false, _) => "bench/RESULTS-again.md",
+        }
     }
 
     /// From which second to which one memory over time is judged.
@@ -139,7 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     }
     println!("{summary}");
     if options.write {
-        let path = crate::workspace::root().join(options.report());
+        let path = crate::workspace::root().join(options.report(contestant::are_peers_named()));
         let report = format!("{heading}## Summary\n\n{SUMMARY}\n{summary}\n{tables}");
         fs::write(&path, report.trim_end().to_string() + "\n")
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -252,8 +256,9 @@ mod tests {
         assert!(parse("--rounds").is_err() && parse("--rounds 0").is_err());
         assert_eq!(parse("--long").unwrap().growth_window(), (180, 600));
         assert!(parse("--list").unwrap().list);
-        assert_eq!(parse("--write").unwrap().report(), "bench/RESULTS.md");
-        assert_eq!(parse("--write small").unwrap().report(), "bench/RESULTS-again.md");
+        assert_eq!(parse("--write").unwrap().report(false), "bench/RESULTS.md");
+        assert_eq!(parse("--write").unwrap().report(true), "bench/RESULTS-named-peers.md");
+        assert_eq!(parse("--write small").unwrap().report(true), "bench/RESULTS-again.md");
         let some = parse("tls-full").unwrap();
         let names: Vec<&str> =
             rows::all().filter(|row| some.wants(row)).map(|row| row.name).collect();

@@ -10,6 +10,17 @@ use std::process::Command;
 /// The example of crate net that relays without parsing.
 const FLOOR: &str = "relay_floor";
 
+/// The peers, how others than the system's are named, and where the system's are.
+const PEERS: [(Kind, &str, &str); 2] = [
+    (Kind::Nginx, "HENG_BENCH_NGINX", "/usr/sbin/nginx"),
+    (Kind::Haproxy, "HENG_BENCH_HAPROXY", "/usr/sbin/haproxy"),
+];
+
+/// Whether other peers than the system's are named.
+pub(super) fn are_peers_named() -> bool {
+    PEERS.iter().any(|(_, variable, _)| std::env::var_os(variable).is_some())
+}
+
 /// A program that takes part.
 pub(super) struct Contestant {
     kind: Kind,
@@ -49,10 +60,7 @@ impl Contestant {
             found.push(Contestant { kind: Kind::BeforeUring, program: before });
         }
         let mut absent = Vec::new();
-        for (kind, variable, usual) in [
-            (Kind::Nginx, "HENG_BENCH_NGINX", "/usr/sbin/nginx"),
-            (Kind::Haproxy, "HENG_BENCH_HAPROXY", "/usr/sbin/haproxy"),
-        ] {
+        for (kind, variable, usual) in PEERS {
             let program = std::env::var_os(variable).map_or_else(|| usual.into(), PathBuf::from);
             match program.is_file() {
                 true => found.push(Contestant { kind, program }),
