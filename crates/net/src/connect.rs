@@ -1,6 +1,7 @@
 //! Making connections.
 
 use std::future::poll_fn;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use system::driver::reports_errors;
 use system::errno::Errno;
@@ -51,7 +52,7 @@ pub async fn connect(address: &Address, options: &ConnectOptions) -> Result<Stre
     // Where the driver reports errors, none reported means none there: the usual case is spared
     // a system call.
     if stream.hung_up() || !reports_errors() {
-        let pending = socket::take_error(std::os::fd::AsFd::as_fd(&stream));
+        let pending = socket::take_error(stream.as_fd());
         match pending {
             Ok(None) => {}
             Ok(Some(errno)) => return Err(SocketError { call: "connect", errno }),
@@ -62,10 +63,7 @@ pub async fn connect(address: &Address, options: &ConnectOptions) -> Result<Stre
 }
 
 fn begin(address: &Address, options: &ConnectOptions) -> Result<(Stream, bool), SocketError> {
-    let (fd, established) =
-        socket::connect_start(address, options.local.as_ref(), options.transparent)?;
-    {
-        let fd = std::os::fd::AsFd::as_fd(&fd);
+    let prepare = |fd: BorrowedFd<'_>| {
         if !address.is_unix() {
             if options.nodelay {
                 socket::set_nodelay(fd, true)?;
@@ -78,7 +76,10 @@ fn begin(address: &Address, options: &ConnectOptions) -> Result<(Stream, bool), 
         if let Some(bytes) = options.send_buffer {
             socket::set_send_buffer(fd, bytes)?;
         }
-    }
+        Ok(())
+    };
+    let (local, transparent) = (options.local.as_ref(), options.transparent);
+    let (fd, established) = socket::connect_start(address, local, transparent, prepare)?;
     let stream = Stream::new(fd, established).map_err(|error| failed("epoll_ctl", &error))?;
     Ok((stream, established))
 }

@@ -386,12 +386,16 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
 ///
 /// `local` is the address to come from (port 0: the kernel chooses late, so that one port can
 /// serve many destinations); `transparent` allows a foreign one and needs `CAP_NET_RAW`.
+/// `prepare` sets options while nobody knows of the socket: with its first packet it tells what
+/// its receive buffer allows for (tcp(7), "window scaling").
 pub fn connect_start(
     peer: &Address,
     local: Option<&Address>,
     transparent: bool,
+    prepare: impl FnOnce(BorrowedFd<'_>) -> Result<(), SocketError>,
 ) -> Result<(OwnedFd, bool), SocketError> {
     let socket = new_socket(peer, Transport::Stream)?;
+    prepare(socket.as_fd())?;
     if let Some(local) = local {
         bind_before_connect(socket.as_fd(), local, transparent)?;
     }
@@ -621,9 +625,9 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
 
     fn wait(socket: &OwnedFd, events: PollFlags) {
-        let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+        let limit = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
         let ready = poll(&mut [PollFd::new(socket, events)], Some(&limit)).unwrap();
-        assert_eq!(ready, 1, "nothing happened within 5 s");
+        assert_eq!(ready, 1, "nothing happened within 30 s");
     }
 
     fn loopback() -> Address {
@@ -649,7 +653,7 @@ mod tests {
         let listener = listen(&loopback(), &ListenOptions::default()).unwrap();
         let address = local_address(listener.as_fd()).unwrap();
         assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let (client, _) = connect_start(&address, None, false).unwrap();
+        let (client, _) = connect_start(&address, None, false, |_| Ok(())).unwrap();
         wait(&client, PollFlags::OUT);
         assert_eq!(take_error(client.as_fd()).unwrap(), None);
         wait(&listener, PollFlags::IN);
@@ -675,7 +679,7 @@ mod tests {
             let listener = listen(&loopback(), &ListenOptions::default()).unwrap();
             local_address(listener.as_fd()).unwrap()
         };
-        match connect_start(&gone, Some(&loopback()), false) {
+        match connect_start(&gone, Some(&loopback()), false, |_| Ok(())) {
             Ok((socket, _)) => {
                 wait(&socket, PollFlags::OUT);
                 assert_eq!(take_error(socket.as_fd()).unwrap(), Some(Errno(libc::ECONNREFUSED)));
@@ -691,7 +695,7 @@ mod tests {
         let listener = listen(&address, &ListenOptions::default()).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o666);
-        let (client, established) = connect_start(&address, None, false).unwrap();
+        let (client, established) = connect_start(&address, None, false, |_| Ok(())).unwrap();
         assert!(established);
         let (_server, peer) = accept(listener.as_fd()).unwrap();
         assert_eq!(peer, Address::Unix(PathBuf::new()));
@@ -742,7 +746,7 @@ mod tests {
         let address = local_address(listener.as_fd()).unwrap();
         let (listener, found, _) = adopt_listener(listener.into_raw_fd()).unwrap();
         assert_eq!(found, address);
-        let (client, _) = connect_start(&found, None, false).unwrap();
+        let (client, _) = connect_start(&found, None, false, |_| Ok(())).unwrap();
         assert!(adopt_listener(client.as_raw_fd()).is_err());
         assert!(adopt_listener(-1).is_err());
         assert!(adopt_listener(999_999).is_err());
