@@ -165,20 +165,16 @@ pub(super) fn end(s: &mut State, index: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::on_epoll;
+    use super::super::tests::{self, on_epoll};
     use super::super::{Interest, Source, yield_now};
     use super::*;
     use std::future::poll_fn;
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::task::Poll;
 
     fn pair() -> (Source, UnixStream, UnixStream) {
-        let (socket, peer) = UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let source = Source::new(socket.as_fd(), Interest::BOTH.closing().stream()).unwrap();
-        (source, socket, peer)
+        tests::pair(|fd| Source::new(fd, Interest::BOTH.closing().stream()))
     }
 
     async fn wait_to_read(source: &Source) {

@@ -175,18 +175,16 @@ fn note_all(s: &mut State, events: &[libc::epoll_event]) {
 #[cfg(test)]
 mod tests {
     use super::super::state::{Backend, with};
-    use super::super::tests::on_epoll;
+    use super::super::tests::{on_epoll, pair};
     use super::super::{Interest, Source};
     use super::{READ, control};
-    use std::os::fd::{AsFd, AsRawFd};
-    use std::os::unix::net::UnixStream;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn an_orphan_is_watched_once_whoever_it_was() {
         on_epoll(|| async {
             for interest in [Interest::BOTH, Interest::BOTH.of_client()] {
-                let (socket, _peer) = UnixStream::pair().unwrap();
-                let _source = Source::new(socket.as_fd(), interest).unwrap();
+                let (_source, socket, _peer) = pair(|fd| Source::new(fd, interest));
                 let watched = with(|s| {
                     let Backend::Epoll(epoll) = &s.backend else { return None };
                     let fd = socket.as_raw_fd();

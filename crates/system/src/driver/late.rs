@@ -126,21 +126,15 @@ fn is_noted(slot: &IoSlot, generation: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::state::{Backend, with};
-    use super::super::tests::on_epoll;
+    use super::super::tests::{self, on_epoll};
     use super::super::{Interest, Source, Timer, has_unsent, now, yield_now};
     use std::future::poll_fn;
     use std::io::{IoSlice, Read, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::task::{Context, Poll};
 
     fn pair() -> (Source, UnixStream, UnixStream) {
-        let (socket, peer) = UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        peer.set_nonblocking(true).unwrap();
-        let interest = Interest::BOTH.closing().stream();
-        let source = Source::established(socket.as_fd(), interest).unwrap();
-        (source, socket, peer)
+        tests::pair(|fd| Source::established(fd, Interest::BOTH.closing().stream()))
     }
 
     /// How many descriptors the kernel watches for this thread's driver: proc(5), `fdinfo`.
@@ -156,14 +150,14 @@ mod tests {
         watched.filter(|line| line.starts_with("tfd:")).count() - 1
     }
 
-    /// Waits until `poll` is ready, for five seconds at most.
+    /// Waits until `poll` is ready, for 30 seconds at most.
     async fn within<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         let watchdog = Timer::new();
-        watchdog.set(now() + 5_000);
+        watchdog.set(now() + 30_000);
         poll_fn(|cx| match poll(cx) {
             Poll::Ready(value) => Poll::Ready(value),
             Poll::Pending => {
-                assert!(watchdog.poll_expired(cx).is_pending(), "nothing happened for 5 s");
+                assert!(watchdog.poll_expired(cx).is_pending(), "nothing happened for 30 s");
                 Poll::Pending
             }
         })

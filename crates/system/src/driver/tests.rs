@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
@@ -23,13 +23,23 @@ pub(super) fn on_epoll<F: Future<Output = ()>>(main: impl FnOnce() -> F) {
     stop().unwrap();
 }
 
-/// Runs `main` under every kernel interface; each must finish within five seconds of the loop.
+/// Two connected sockets that do not block, and the source that `made` makes for the first one.
+pub(super) fn pair(
+    made: impl FnOnce(BorrowedFd<'_>) -> io::Result<Source>,
+) -> (Source, UnixStream, UnixStream) {
+    let (socket, peer) = UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    peer.set_nonblocking(true).unwrap();
+    (made(socket.as_fd()).unwrap(), socket, peer)
+}
+
+/// Runs `main` under every kernel interface; each must finish within 30 seconds of the loop.
 fn on_each<F: Future<Output = ()>>(main: impl Fn(Kind) -> F) {
     for kind in KINDS {
         // Under a test runner that reuses threads the driver of a former test may be left.
         start(Settings { kind, events: 8 }).unwrap();
         let watchdog = Timer::new();
-        watchdog.set(now() + 5_000);
+        watchdog.set(now() + 30_000);
         let done = block_on(async {
             let mut main = pin!(main(kind));
             poll_fn(|cx| {
@@ -40,7 +50,7 @@ fn on_each<F: Future<Output = ()>>(main: impl Fn(Kind) -> F) {
             })
             .await
         });
-        assert!(done, "{kind:?}: nothing happened for 5 s");
+        assert!(done, "{kind:?}: nothing happened for 30 s");
         assert_eq!(live_tasks(), 0, "{kind:?}");
         drop(watchdog);
         stop().unwrap();

@@ -33,6 +33,7 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::pair;
     use super::super::{
         Interest, Kind, Settings, Source, block_on, spawn, start, stop, uring, yield_now,
     };
@@ -40,7 +41,6 @@ mod tests {
     use std::cell::RefCell;
     use std::future::poll_fn;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
 
@@ -64,11 +64,9 @@ mod tests {
     /// A task that notes whenever it is told that something is there. `again`: there is more as
     /// soon as it has read. Gives back the end that writes.
     fn reader(who: Who, again: bool, order: &Order) -> UnixStream {
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        socket.set_nonblocking(true).unwrap();
         let interest = Interest::BOTH.closing();
         let interest = if who == Who::Client { interest.of_client() } else { interest };
-        let source = Source::new(socket.as_fd(), interest).unwrap();
+        let (source, socket, mut peer) = pair(|fd| Source::new(fd, interest));
         let order = order.clone();
         let twin = peer.try_clone().unwrap();
         spawn(async move {
