@@ -1,7 +1,7 @@
 //! A raw HTTP/1 client: bytes out, responses in, no opinion on either.
 
 use crate::message::{ReadError, Reader, Response};
-use crate::sockets::{Socket, sockets};
+use crate::sockets::{Socket, connection};
 use crate::stream::{Peer, Stream};
 use crate::wait::until;
 use std::io::{Read, Write};
@@ -168,8 +168,7 @@ impl Client {
     /// The server's side of this connection in the kernel's table; None once it is gone.
     pub fn other_side(&self) -> Option<Socket> {
         let (ours, theirs) = self.stream().addresses()?;
-        let mut found = sockets(ours.port()).into_iter();
-        found.find(|socket| (socket.port, socket.remote_port) == (theirs.port(), ours.port()))
+        connection(theirs, ours)
     }
 
     /// Fails the test unless the server closes without another byte.
@@ -229,13 +228,8 @@ impl Client {
 }
 
 /// How many bytes from `ours` wait at the socket of `theirs` or on the way to it; 0 when that
-/// socket is gone or cannot be seen from here. Ports suffice to tell connections apart.
+/// socket is gone or cannot be seen from here.
 fn unread_bytes(ours: SocketAddr, theirs: SocketAddr) -> u64 {
-    let (ours, theirs) = (ours.port(), theirs.port());
-    let waiting = |socket: &Socket| match (socket.port, socket.remote_port) {
-        (port, remote) if (port, remote) == (ours, theirs) => socket.sending,
-        (port, remote) if (port, remote) == (theirs, ours) => socket.receiving,
-        _ => 0,
-    };
-    sockets(ours).iter().map(waiting).sum()
+    let sending = connection(ours, theirs).map_or(0, |socket| socket.sending);
+    sending + connection(theirs, ours).map_or(0, |socket| socket.receiving)
 }

@@ -1,6 +1,6 @@
 //! Processes: the program under test, what a run of it said, and its relatives in /proc.
 
-use crate::sockets::{Socket, sockets, sockets_of};
+use crate::sockets::{listeners, sockets_of};
 use crate::wait::until;
 use std::fmt;
 use std::fs::{self, File};
@@ -144,6 +144,5 @@ fn status_of(pid: u32) -> Option<(char, u32)> {
 /// True when the process holds a listener on one of these ports.
 pub(crate) fn listens(pid: u32, ports: &[u16]) -> bool {
     let own = sockets_of(pid);
-    let mut all = ports.iter().flat_map(|port| sockets(*port));
-    all.any(|socket| socket.state == Socket::LISTENING && own.contains(&socket.inode))
+    ports.iter().flat_map(|port| listeners(*port)).any(|socket| own.contains(&socket.inode))
 }

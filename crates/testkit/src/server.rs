@@ -298,9 +298,8 @@ impl Server {
         let old = self.workers();
         self.signal(Signal::HUP);
         let ports: Vec<u16> = self.site.ports.values().map(Port::number).collect();
-        let retired = |pid: &u32| {
-            !alive(*pid) || command_line(*pid).contains("shutting down") || !listens(*pid, &ports)
-        };
+        // A worker says that it is shutting down a moment before it closes its listeners.
+        let retired = |pid: &u32| !alive(*pid) || !listens(*pid, &ports);
         let done = until(|| {
             self.workers().iter().any(|pid| !old.contains(pid)) && old.iter().all(retired)
         });

@@ -1,9 +1,12 @@
-//! The kernel's view of TCP sockets, from the tables in /proc/net: what no client can see.
+//! The kernel's view of TCP sockets: what no client can see. It is asked for the socket that is
+//! meant where that can be named; the tables in /proc/net take long with many connections.
 
+use crate::diag;
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 
 /// One TCP socket of this machine, as a row of `/proc/net/tcp` or `tcp6` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +34,35 @@ impl Socket {
     pub const ESTABLISHED: u8 = 1;
     /// The state of connections whose handshake is not complete.
     pub const HALF_OPEN: u8 = 3;
+    /// The state of connections that are over on both sides, kept for packets that are late.
+    pub const OVER: u8 = 6;
     /// The state of listeners.
     pub const LISTENING: u8 = 10;
 }
 
-/// All sockets with this port on either side.
+/// The socket of this machine between these two addresses; None once it is gone.
+pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
+    diag::connection(local, remote).unwrap_or_else(|| {
+        let mut all = table(local.port()).into_iter();
+        all.find(|socket| (socket.port, socket.remote_port) == (local.port(), remote.port()))
+    })
+}
+
+/// The listeners on a port.
+pub fn listeners(port: u16) -> Vec<Socket> {
+    let all = diag::all(1 << Socket::LISTENING).unwrap_or_else(|| table(port)).into_iter();
+    all.filter(|socket| socket.state == Socket::LISTENING && socket.port == port).collect()
+}
+
+/// All sockets with this port on either side, but those that wait for their time to be over.
 pub fn sockets(port: u16) -> Vec<Socket> {
+    let all = diag::all(!(1 << Socket::OVER)).unwrap_or_else(|| table(port)).into_iter();
+    let has_it = |socket: &Socket| socket.port == port || socket.remote_port == port;
+    all.filter(|socket| has_it(socket) && socket.state != Socket::OVER).collect()
+}
+
+/// The rows of the tables in /proc/net with this port on either side.
+pub(crate) fn table(port: u16) -> Vec<Socket> {
     // The tables may have thousands of rows: only those with the port are taken apart.
     let needle = format!(":{port:04X} ");
     let mut found = Vec::new();

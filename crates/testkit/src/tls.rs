@@ -1,9 +1,9 @@
 //! TLS for tests: certificates made on the spot, and a client that tells what was negotiated.
 
+use crate::wait::patience;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -163,7 +163,7 @@ impl TlsClient {
         let name = ServerName::try_from(self.name.clone()).expect("a name");
         let state = ClientConnection::new(self.config.clone(), name).expect("a connection");
         let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        socket.set_read_timeout(Some(patience()))?;
         let mut stream = StreamOwned::new(state, socket.try_clone()?);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut socket)?;
@@ -190,7 +190,7 @@ impl TlsClient {
     /// # Errors
     /// What rustls says.
     pub fn go_on(&self, state: ClientConnection, socket: TcpStream) -> io::Result<TlsConnection> {
-        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        socket.set_read_timeout(Some(patience()))?;
         let mut stream = StreamOwned::new(state, socket.try_clone()?);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut &socket)?;

@@ -1,16 +1,17 @@
 //! Waiting for conditions: bounded polling and gates.
 //!
 //! No test waits for time to pass; it waits for something to become true, for at most
-//! [`patience`]. The one pause between two looks at a condition lives here.
+//! [`patience`]. The one pause between two looks at a condition lives here, and the one that a
+//! scripted peer makes because it plays a slow one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails: 10 seconds, or `HENG_TEST_PATIENCE`
+/// How long a test waits for anything before it fails: 30 seconds, or `HENG_TEST_PATIENCE`
 /// in seconds, which runs that expect failures set low.
 pub fn patience() -> Duration {
     let seconds = std::env::var("HENG_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(10))
+    Duration::from_secs(seconds.unwrap_or(30))
 }
 
 /// Looks at `condition` until it holds; false when [`patience`] ran out first.
@@ -42,6 +43,43 @@ pub fn steady<T: PartialEq>(quiet: Duration, mut value: impl FnMut() -> T) -> T 
         last.1.elapsed() >= quiet
     });
     last.0
+}
+
+/// Looks at `count` until it is `wanted` at least; false once it stood still for [`patience`]. A
+/// slow machine may take its time as long as it gets on.
+#[must_use]
+pub fn reaches(wanted: usize, mut count: impl FnMut() -> usize) -> bool {
+    loop {
+        let seen = count();
+        if seen >= wanted {
+            return true;
+        }
+        if !until(|| count() != seen) {
+            return false;
+        }
+    }
+}
+
+/// Makes a scripted peer slow: returns after `time`.
+pub fn linger(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Tells something slow from something quick, however fast the machine is. `attempt` is given the
+/// time that the slow one is to take; it returns the longest time that the quick one took, and
+/// what was found. The finding counts if that is less than a third, which leaves room for
+/// whatever else takes time; or else the slow one gets twice the time in another attempt.
+#[track_caller]
+pub fn clearly_slower<T>(mut attempt: impl FnMut(Duration) -> (Duration, T)) -> T {
+    let mut slow = Duration::from_millis(150);
+    loop {
+        let (quick, found) = attempt(slow);
+        if quick * 3 < slow {
+            return found;
+        }
+        slow *= 2;
+        assert!(slow < patience() / 4, "what is to be quick took {quick:?}");
+    }
 }
 
 /// A door between a test and its scripted peers: who waits at it goes on when the test opens it.
@@ -127,6 +165,22 @@ mod tests {
         gate.open();
         assert!(visitor.join().unwrap());
         assert!(gate.pass());
+    }
+
+    #[test]
+    fn who_gets_on_is_waited_for() {
+        let mut count = 0;
+        assert!(reaches(50, || {
+            count += 1;
+            count
+        }));
+    }
+
+    #[test]
+    fn the_slow_one_is_made_slower_until_it_is_clearly_slower() {
+        // A third of 150 ms is not enough, and of 300 ms it is.
+        let found = clearly_slower(|slow| (Duration::from_millis(60), slow));
+        assert_eq!(found, Duration::from_millis(300));
     }
 
     #[test]
