@@ -1,6 +1,7 @@
 //! Ways to choose a server other than by turns: keys, chance, time.
 
-use testkit::{Answer, Backend, Config, Gate, Server};
+use std::time::{Duration, Instant};
+use testkit::{Answer, Backend, Config, Gate, Server, clearly_slower, linger};
 
 /// A server whose group has backends a, b, ... after the rows of `group`.
 fn start(group: &str, backends: &[Backend]) -> Server {
@@ -16,12 +17,6 @@ fn start_with(group: &str, location: &str, backends: &[Backend]) -> Server {
     )))
 }
 
-/// What a slow server needs for an answer.
-fn a_while() {
-    let (_open, nothing) = std::sync::mpsc::channel::<()>();
-    let _ = nothing.recv_timeout(std::time::Duration::from_millis(150));
-}
-
 fn named(count: usize) -> Vec<Backend> {
     ["a", "b", "c", "d"][..count].iter().map(|name| Backend::named(name)).collect()
 }
@@ -30,6 +25,30 @@ fn named(count: usize) -> Vec<Backend> {
 fn owners(server: &Server, keys: &[String]) -> String {
     let mut client = server.connect();
     keys.iter().map(|key| client.get(&format!("/?k={key}")).text()).collect()
+}
+
+/// Who answers twelve requests in turn when the server a is clearly slower than b.
+fn with_a_slow_one(group: &str) -> String {
+    clearly_slower(|slow| {
+        let a = Backend::with(move |_| {
+            linger(slow);
+            Answer::text("a")
+        });
+        let backends = [a, Backend::named("b")];
+        let server = start(group, &backends);
+        let mut client = server.connect();
+        let mut longest = Duration::ZERO;
+        let mut ask = |_| {
+            let begun = Instant::now();
+            let name = client.get("/").text();
+            if name == "b" {
+                longest = longest.max(begun.elapsed());
+            }
+            name
+        };
+        let order = (0..12).map(&mut ask).collect();
+        (longest, order)
+    })
 }
 
 fn keys(count: usize) -> Vec<String> {
@@ -156,13 +175,7 @@ fn least_time_prefers_the_quick() {
         "least_time header inflight;",
         "least_time last_byte inflight;",
     ] {
-        let slow = Backend::with(|_| {
-            a_while();
-            Answer::text("a")
-        });
-        let backends = [slow, Backend::named("b")];
-        let server = start(method, &backends);
-        let order = owners(&server, &keys(12));
+        let order = with_a_slow_one(method);
         assert_eq!(order.matches('a').count(), 1, "{method} {order}");
     }
 }
@@ -239,13 +252,7 @@ fn first_needs_a_limit() {
 
 #[test]
 fn fair_prefers_the_quick() {
-    let slow = Backend::with(|_| {
-        a_while();
-        Answer::text("a")
-    });
-    let backends = [slow, Backend::named("b")];
-    let server = start("fair;", &backends);
-    let order = owners(&server, &keys(12));
+    let order = with_a_slow_one("fair;");
     assert_eq!(order.matches('a').count(), 1, "{order}");
 }
 

@@ -215,7 +215,7 @@ fn verdict(check: &str, http: &str, backend: &Backend) -> bool {
     let text = format!(
         "upstream u {{ zone u 64k; server 127.0.0.1:%%A%%; }} {http}
          server {{ listen 127.0.0.1:%%PORT_0%%; location / {{ proxy_pass http://u;
-             proxy_read_timeout 200ms; health_check interval=30ms mandatory {check}; }} }}"
+             proxy_read_timeout 1s; health_check interval=30ms mandatory {check}; }} }}"
     );
     let server = Server::start(
         Config::http(&text).main("error_log %%DIR%%/error.log notice;").with("A", backend.port()),

@@ -404,7 +404,7 @@ fn connections_end_by_count_age_and_silence() {
     client.request(&get_block("/", &[]), END_STREAM);
     assert_eq!(client.read_go_away(), 0);
     client.read_close();
-    let server = Server::start(http2("keepalive_timeout 50ms; location / { return 200; }"));
+    let server = Server::start(http2("keepalive_timeout 500ms; location / { return 200; }"));
     let mut client = FrameClient::connect(server.port(0));
     assert_eq!(client.get("/").status(), 200);
     assert_eq!(client.read_go_away(), 0);

@@ -1,13 +1,28 @@
 //! Backends of HTTP/2 that break the protocol, or flood: the client gets an answer, the connection
 //! goes, and what is held meanwhile is bounded (`proxy/http2/mod.rs` says by what).
 
+use std::time::Duration;
 use testkit::frames::{END_HEADERS, END_STREAM, block, kind};
 use testkit::{Backend, Config, Frame, FrameServer, Server};
 
+/// Longer than any machine takes for what is read here, and shorter than a test may take.
+const UNLIMITED: Duration = Duration::from_secs(100);
+
 /// The status that a client gets when a backend behaves like this; the backend ends when its
 /// connection is closed. Another server of the program answers afterwards.
+///
+/// There is as good as no time limit, so that what is found out is so by what was sent, however
+/// long it takes to read it.
 #[track_caller]
 fn status_of(behave: impl Fn(&mut FrameServer<'_>, u32) + Send + Sync + 'static) -> u16 {
+    status_within("proxy_read_timeout 1h;", behave)
+}
+
+#[track_caller]
+fn status_within(
+    limit: &str,
+    behave: impl Fn(&mut FrameServer<'_>, u32) + Send + Sync + 'static,
+) -> u16 {
     let backend = Backend::script(move |talk| {
         let mut server = FrameServer::accept(talk);
         let id = server.head();
@@ -16,14 +31,16 @@ fn status_of(behave: impl Fn(&mut FrameServer<'_>, u32) + Send + Sync + 'static)
         let _ = server.talk.read_to_end();
     });
     let server = Server::start(
-        Config::server(
-            "location / { proxy_http_version 2; proxy_read_timeout 2s;
-                          proxy_pass http://127.0.0.1:%%BACKEND%%; }
-             location /well { return 200 well; }",
-        )
+        Config::server(&format!(
+            "location / {{ proxy_http_version 2; {limit}
+                          proxy_pass http://127.0.0.1:%%BACKEND%%; }}
+             location /well {{ return 200 well; }}"
+        ))
         .with("BACKEND", backend.port()),
     );
-    let status = server.get("/").status;
+    let mut client = server.connect();
+    client.set_timeout(UNLIMITED);
+    let status = client.get("/").status;
     backend.wait_open_connections(0);
     assert_eq!(server.get("/well").text(), "well");
     status
@@ -81,9 +98,12 @@ fn header_blocks_without_end() {
 #[test]
 fn control_frames_without_end() {
     // Who reads no answers is read no further; who does overdraws its account.
-    let in_vain = [502, 504];
-    assert!(in_vain.contains(&status_of(flood(Frame::new(kind::PING, 0, 0, [0; 8])))));
-    assert!(in_vain.contains(&status_of(flood(Frame::new(kind::SETTINGS, 0, 0, [])))));
+    let in_vain = |frame| {
+        let status = status_within("proxy_read_timeout 2s;", flood(frame));
+        assert!([502, 504].contains(&status), "{status}");
+    };
+    in_vain(Frame::new(kind::PING, 0, 0, [0; 8]));
+    in_vain(Frame::new(kind::SETTINGS, 0, 0, []));
     assert_eq!(status_of(flood(Frame::new(kind::WINDOW_UPDATE, 0, 0, [0, 0, 0, 1]))), 502);
     assert_eq!(status_of(flood(Frame::new(kind::PRIORITY, 0, 1, [0; 5]))), 502);
     assert_eq!(status_of(flood(Frame::new(99, 0, 0, [0; 100]))), 502);

@@ -1,8 +1,12 @@
 //! Listeners: addresses, their options, and how connections are shared among workers.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
-use testkit::{Client, Config, Server, Signal, Socket, has_ipv6, signal, sockets, sockets_of};
+use testkit::{
+    Client, Config, Server, Signal, Socket, has_ipv6, listeners, reaches, signal, sockets_of,
+    steady,
+};
 
 /// A server with these `listen` directives that answers with the address it was reached at.
 fn listening(listen: &str) -> Server {
@@ -15,12 +19,6 @@ fn listening(listen: &str) -> Server {
 #[track_caller]
 fn accepted(client: &Client) -> Socket {
     client.other_side().expect("the other side of the connection")
-}
-
-/// The listeners on a port.
-fn listeners(port: u16) -> Vec<Socket> {
-    let all = sockets(port).into_iter();
-    all.filter(|socket| socket.state == Socket::LISTENING && socket.port == port).collect()
 }
 
 #[test]
@@ -170,10 +168,13 @@ fn sndbuf_bounds_what_is_on_its_way() {
         client.stream().shrink_receive_buffer(4 << 10).unwrap();
         client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
         client.read_head();
-        testkit::steady(Duration::from_millis(200), || accepted(&client).sending)
+        // The server has to live as long.
+        move || (&server, accepted(&client).sending).1 as usize
     };
-    let (small, usual) = (unacknowledged("sndbuf=8k"), unacknowledged(""));
-    assert!(small < 128 << 10 && usual > 512 << 10, "{small} and {usual} bytes");
+    let usual = unacknowledged("");
+    assert!(reaches((512 << 10) + 1, &usual), "{} bytes", usual());
+    let small = steady(Duration::from_millis(200), unacknowledged("sndbuf=8k"));
+    assert!(small < 128 << 10, "{small} bytes");
 }
 
 #[test]
@@ -231,28 +232,61 @@ fn proxy_protocol_tells_the_first_address() {
     server.wait_for_log("broken header");
 }
 
-#[test]
-fn four_workers_share_400_connections() {
-    let server =
-        Server::start(Config::server("location / { return 204; }").main("worker_processes 4;"));
+/// How long a process was kept waiting for a processor in all: proc(5), `schedstat`.
+fn kept_waiting(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let waited = text.split(' ').nth(1).and_then(|number| number.parse().ok());
+    Duration::from_nanos(waited.unwrap_or(0))
+}
+
+/// How many of 400 connections each of four workers has, and how long the one that had to wait
+/// for a processor longest did so meanwhile.
+fn shares_of_400_connections() -> (Vec<usize>, Duration) {
+    // However long it takes, none of them is idle for too long.
+    let config = Config::server("keepalive_timeout 1h; location / { return 200 $pid; }");
+    let server = Server::start(config.main("worker_processes 4;"));
     let workers = server.wait_workers(4);
+    // All of them are at work.
+    let mut seen = BTreeSet::new();
+    server.wait_until("an answer of each", || {
+        seen.insert(server.get("/").expect(200).text());
+        seen.len() == workers.len()
+    });
+    let before: Vec<Duration> = workers.iter().map(|pid| kept_waiting(*pid)).collect();
     let clients: Vec<Client> = (0..400)
         .map(|_| {
             let mut client = server.connect();
-            client.get("/").expect(204);
+            client.get("/").expect(200);
             client
         })
         .collect();
-    let established: Vec<u64> = sockets(server.port(0))
+    let waits = workers.iter().zip(before).map(|(pid, before)| kept_waiting(*pid) - before);
+    let longest = waits.max().unwrap_or_default();
+    let established: Vec<u64> = clients
         .iter()
-        .filter(|socket| socket.port == server.port(0) && socket.state == Socket::ESTABLISHED)
+        .map(accepted)
+        .filter(|socket| socket.state == Socket::ESTABLISHED)
         .map(|socket| socket.inode)
         .collect();
     assert_eq!(established.len(), clients.len());
-    for worker in workers {
-        let own = sockets_of(worker);
-        let share = established.iter().filter(|inode| own.contains(inode)).count();
-        assert!((60..=140).contains(&share), "worker {worker} has {share} of 400");
+    let share = |worker: &u32| {
+        let own = sockets_of(*worker);
+        established.iter().filter(|inode| own.contains(inode)).count()
+    };
+    (workers.iter().map(share).collect(), longest)
+}
+
+#[test]
+fn four_workers_share_400_connections() {
+    // A worker that is ready and gets no processor for some milliseconds is passed over by the
+    // others; only then there is another attempt.
+    for attempt in 1..=5 {
+        let (shares, waited) = shares_of_400_connections();
+        if shares.iter().all(|share| (60..=140).contains(share)) {
+            return;
+        }
+        let is_slow = waited > Duration::from_millis(20);
+        assert!(is_slow && attempt < 5, "{shares:?} of 400, after {waited:?} without processor");
     }
 }
 

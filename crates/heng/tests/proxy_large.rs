@@ -62,7 +62,8 @@ fn a_large_answer_goes_through_a_pipe() {
 fn slow_clients_lose_nothing_and_hold_few_pipes() {
     let backend = backend();
     let expected = pattern(LENGTH);
-    let server = server(&backend, "");
+    // The clients do not read until all of them were answered.
+    let server = server(&backend, "send_timeout 1h;");
     let mut clients: Vec<Client> = (0..40).map(|_| ask(&server, "/")).collect();
     // Nobody has read anything when the backend has answered everybody.
     backend.wait_requests(40);

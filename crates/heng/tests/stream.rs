@@ -159,7 +159,7 @@ fn silence_ends_a_session() {
     let backend = echo("a");
     let server = Server::start(
         Config::stream(
-            "server { listen 127.0.0.1:%%PORT_0%%; proxy_timeout 50ms;
+            "server { listen 127.0.0.1:%%PORT_0%%; proxy_timeout 1s;
                  proxy_pass 127.0.0.1:%%BACKEND%%; }",
         )
         .main("error_log %%DIR%%/error.log info;")

@@ -1,6 +1,7 @@
 //! Ways to choose a server for sessions of `stream`.
 
-use testkit::{Backend, Config, Server};
+use std::time::{Duration, Instant};
+use testkit::{Backend, Config, Server, clearly_slower, linger};
 
 /// A backend that says its name and goes on when the client closes.
 fn named(name: &'static str) -> Backend {
@@ -10,10 +11,10 @@ fn named(name: &'static str) -> Backend {
     })
 }
 
-fn slow(name: &'static str) -> Backend {
+/// As [`named`], after so much time.
+fn slow(name: &'static str, time: Duration) -> Backend {
     Backend::script(move |conversation| {
-        let (_open, nothing) = std::sync::mpsc::channel::<()>();
-        let _ = nothing.recv_timeout(std::time::Duration::from_millis(150));
+        linger(time);
         conversation.send(name);
         conversation.read_to_end();
     })
@@ -30,14 +31,56 @@ fn start(group: &str, backends: &[Backend]) -> Server {
 
 /// The names of those who served so many sessions, one after another.
 fn served(server: &Server, count: usize) -> String {
-    let session = |_| {
-        let mut client = server.connect();
-        let name = client.read_exactly(1);
-        client.half_close();
-        client.expect_closed();
-        String::from_utf8_lossy(&name).into_owned()
-    };
-    (0..count).map(session).collect()
+    (0..count).map(|_| session(server)).collect()
+}
+
+/// The name of the one who served a session.
+fn session(server: &Server) -> String {
+    let mut client = server.connect();
+    let name = client.read_exactly(1);
+    client.half_close();
+    client.expect_closed();
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// Who serves ten sessions, one after another, when the server a is clearly slower than b.
+fn with_a_slow_one(method: &str) -> String {
+    clearly_slower(|time| {
+        let backends = [slow("a", time), named("b")];
+        let server = start(method, &backends);
+        let mut longest = Duration::ZERO;
+        let mut serve = |_| {
+            let begun = Instant::now();
+            let name = session(&server);
+            if name == "b" {
+                longest = longest.max(begun.elapsed());
+            }
+            name
+        };
+        let order = (0..10).map(&mut serve).collect();
+        (longest, order)
+    })
+}
+
+/// Who serves four sessions, one after another, when a takes longer to say something, and a
+/// connection to either of them is made within `step`.
+fn with_one_that_connects_as_quickly(method: &str, step: Duration) -> String {
+    clearly_slower(|time| {
+        let backends = [slow("a", time), named("b")];
+        let server = Server::start(Config::stream(&format!(
+            "log_format times $upstream_connect_time; access_log %%DIR%%/logs/times times;
+             upstream u {{ {method} server 127.0.0.1:{}; server 127.0.0.1:{}; }}
+             server {{ listen 127.0.0.1:%%PORT_0%%; proxy_pass u; }}",
+            backends[0].port(),
+            backends[1].port(),
+        )));
+        let order = served(&server, 4);
+        let times = || server.read("logs/times");
+        server.wait_until("all are logged", || times().lines().count() == 4);
+        let within = |line: &str| line.parse::<f64>().expect("seconds") < step.as_secs_f64();
+        let all_are = times().lines().all(within);
+        (if all_are { Duration::ZERO } else { time }, order)
+    })
 }
 
 #[test]
@@ -79,13 +122,12 @@ fn least_time_prefers_the_quick() {
         "least_time first_byte inflight;",
         "fair;",
     ] {
-        let backends = [slow("a"), named("b")];
-        let order = served(&start(method, &backends), 10);
+        let order = with_a_slow_one(method);
         assert_eq!(order.matches('a').count(), 1, "{method} {order}");
     }
-    // Both connect at once.
-    let backends = [slow("a"), named("b")];
-    assert_eq!(served(&start("least_time connect;", &backends), 4), "abab");
+    // Times within 20 ms are equally good.
+    let step = Duration::from_millis(20);
+    assert_eq!(with_one_that_connects_as_quickly("least_time connect;", step), "abab");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn packets_of_a_client_are_one_session() {
         Config::stream(
             "log_format all '$status $bytes_received $bytes_sent $protocol $upstream_addr';
              access_log %%DIR%%/logs/access.log all;
-             server { listen 127.0.0.1:%%PORT_0%% udp; proxy_timeout 100ms;
+             server { listen 127.0.0.1:%%PORT_0%% udp; proxy_timeout 1s;
                  proxy_pass 127.0.0.1:%%BACKEND%%; }
              server { listen 127.0.0.1:%%PORT_0%%; return tcp; }",
         )
@@ -111,7 +111,7 @@ fn answers_are_counted() {
         Config::stream(
             "log_format status '$status $server_port';
              access_log %%DIR%%/logs/access.log status;
-             proxy_timeout 100ms;
+             proxy_timeout 1s;
              server { listen 127.0.0.1:%%PORT_0%% udp; proxy_responses 0;
                  proxy_pass 127.0.0.1:%%BACKEND%%; }
              server { listen 127.0.0.1:%%PORT_1%% udp; proxy_responses 2;

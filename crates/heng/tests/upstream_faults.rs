@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use testkit::{Answer, Backend, Client, Config, Gate, Server, Signal, kill, signal};
+use testkit::{Answer, Backend, Client, Config, Gate, Server, Signal, kill, reaches, signal};
 
 /// What a bad server does, by number.
 const MISDEEDS: [fn() -> Answer; 7] = [
@@ -49,7 +49,8 @@ fn is_long() -> bool {
     std::env::var("HENG_LONG_TESTS").is_ok_and(|value| value == "1")
 }
 
-fn group(method: &str, backends: &[&Backend]) -> Config {
+/// A group whose servers have `limit` seconds for an answer.
+fn group(method: &str, limit: u64, backends: &[&Backend]) -> Config {
     let rows: String = backends
         .iter()
         .map(|backend| format!("server 127.0.0.1:{} fail_timeout=1s;", backend.port()))
@@ -57,7 +58,7 @@ fn group(method: &str, backends: &[&Backend]) -> Config {
     Config::http(&format!(
         "upstream u {{ {method} zone u 128k; {rows} }}
          server {{ listen 127.0.0.1:%%PORT_0%%;
-             proxy_read_timeout 1s; proxy_connect_timeout 1s;
+             proxy_read_timeout {limit}s; proxy_connect_timeout {limit}s;
              proxy_next_upstream error timeout invalid_header;
              location / {{ proxy_pass http://u; }} }}"
     ))
@@ -98,31 +99,49 @@ fn load(port: u16, clients: usize, during: impl FnOnce(&AtomicUsize)) -> Vec<u16
 /// Waits until so many more answers came.
 fn more(served: &AtomicUsize, count: usize) {
     let wanted = served.load(Ordering::Relaxed) + count;
-    assert!(testkit::until(|| served.load(Ordering::Relaxed) >= wanted), "answers stopped");
+    assert!(reaches(wanted, || served.load(Ordering::Relaxed)), "answers stopped");
 }
 
 #[test]
 fn no_get_fails_while_a_healthy_server_is_left() {
     let methods: &[&str] = if is_long() { METHODS } else { &METHODS[..6] };
     for method in methods {
-        let deed = Arc::new(AtomicUsize::new(0));
-        let own = deed.clone();
-        let bad = Backend::with(move |_| MISDEEDS[own.load(Ordering::Relaxed)]());
-        let mut flapping = Backend::named("flapping");
-        let good = Backend::named("good");
-        let server = Server::start(group(method, &[&bad, &flapping, &good]));
-        let failed = load(server.port(0), 4, |served| {
-            for number in 0..MISDEEDS.len() {
-                deed.store(number, Ordering::Relaxed);
-                more(served, 60);
-                flapping.down();
-                more(served, 60);
-                flapping.up();
-                more(served, 60);
-            }
-        });
-        assert!(failed.is_empty(), "{method} {failed:?}: {}", server.error_log());
+        // A server that takes longer than the time limit is not healthy, be it because the
+        // machine is slow: then all get more time.
+        let limits = [1, 4];
+        let stayed_healthy = |limit: &u64| ask_while_others_fail(method, *limit);
+        assert!(limits.iter().any(stayed_healthy), "{method} no machine is that slow");
     }
+}
+
+/// Fails the test when a request fails while one server is well, one comes and goes and one is bad;
+/// false when the first one was not well, that is, took more than `limit` seconds.
+#[track_caller]
+fn ask_while_others_fail(method: &str, limit: u64) -> bool {
+    let deed = Arc::new(AtomicUsize::new(0));
+    let own = deed.clone();
+    let bad = Backend::with(move |_| MISDEEDS[own.load(Ordering::Relaxed)]());
+    let mut flapping = Backend::named("flapping");
+    let good = Backend::named("good");
+    let server = Server::start(group(method, limit, &[&bad, &flapping, &good]));
+    let failed = load(server.port(0), 4, |served| {
+        for number in 0..MISDEEDS.len() {
+            deed.store(number, Ordering::Relaxed);
+            more(served, 60);
+            flapping.down();
+            more(served, 60);
+            flapping.up();
+            more(served, 60);
+        }
+    });
+    let log = server.error_log();
+    let good = format!("127.0.0.1:{}", good.port());
+    let is_late = |line: &str| line.contains("upstream timed out") && line.contains(&good);
+    if log.lines().any(is_late) {
+        return false;
+    }
+    assert!(failed.is_empty(), "{method} {failed:?}: {log}");
+    true
 }
 
 #[test]
@@ -132,7 +151,7 @@ fn a_frozen_server_costs_one_time_limit_and_comes_back() {
     let good = Backend::named("good");
     let server = Server::start(Config::http(&format!(
         "upstream u {{ server 127.0.0.1:{} fail_timeout=1s; server 127.0.0.1:{}; }}
-         server {{ listen 127.0.0.1:%%PORT_0%%; proxy_read_timeout 300ms;
+         server {{ listen 127.0.0.1:%%PORT_0%%; proxy_read_timeout 1s;
              keepalive_requests 1000000; location / {{ proxy_pass http://u; }} }}",
         frozen.port(0),
         good.port(),
@@ -142,12 +161,14 @@ fn a_frozen_server_costs_one_time_limit_and_comes_back() {
     processes.iter().for_each(|pid| signal(*pid, Signal::STOP));
     let begin = Instant::now();
     let mut client = server.connect();
-    while begin.elapsed() < Duration::from_millis(900) {
+    while begin.elapsed() < Duration::from_millis(1_600) {
         assert_eq!(client.get("/").expect(200).text(), "good");
     }
+    let elapsed = begin.elapsed().as_secs();
     processes.iter().for_each(|pid| signal(*pid, Signal::CONT));
-    let limits = server.error_log().matches("upstream timed out").count();
-    assert_eq!(limits, 1, "it rests after the first time limit");
+    let limits = server.error_log().matches("upstream timed out").count() as u64;
+    // It rests after a time limit, each of which takes a second, for another one at least.
+    assert!((1..=elapsed.div_ceil(2)).contains(&limits), "{limits} time limits in {elapsed} s");
     server.wait_until("it is asked again", || client.get("/").text() == "frozen");
 }
 
@@ -171,18 +192,29 @@ fn a_server_that_fails_rests_and_returns_within_its_times() {
         response.header("X-Asked").is_some_and(|asked| asked.contains(&address))
     };
     bad.down();
-    // Two failures, and none more.
-    let failed = (0..50).filter(|_| asks()).count();
-    assert_eq!(failed, 2);
-    let rests_from = Instant::now();
+    // Two failures, and none more while it rests.
+    let mut failing = Instant::now();
+    for _ in 0..2 {
+        let asked = (0..4).any(|_| {
+            failing = Instant::now();
+            asks()
+        });
+        assert!(asked, "it is not asked until it rests");
+    }
+    let failed = Instant::now();
     bad.up();
-    while !asks() {
-        assert!(rests_from.elapsed() < Duration::from_secs(5), "it does not return");
+    let mut late = 0;
+    loop {
+        let is_late = failed.elapsed() > Duration::from_secs(3);
+        if asks() {
+            break;
+        }
+        late += usize::from(is_late);
+        assert!(late < 4, "it does not return");
     }
     // Seconds are whole: two of them are more than one and at most three.
-    let rested = rests_from.elapsed();
+    let rested = failing.elapsed();
     assert!(rested >= Duration::from_secs(1), "it returned after {rested:?}");
-    assert!(rested <= Duration::from_millis(3_500), "it returned after {rested:?}");
     // It works, so it has its share again.
     assert_eq!((0..20).filter(|_| asks()).count(), 10);
 }
