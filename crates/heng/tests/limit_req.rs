@@ -56,7 +56,7 @@ fn requests_beyond_the_rate_are_refused_and_logged() {
 fn a_burst_is_delayed_but_not_with_nodelay() {
     let server = Server::start(Config::http(
         "error_log %%DIR%%/error.log info;
-         limit_req_zone $uri zone=fast:1m rate=20r/s;
+         limit_req_zone $uri zone=fast:1m rate=2r/s;
          limit_req_zone $uri zone=slow:1m rate=1r/m;
          add_header X-Status $limit_req_status always;
          server {
