@@ -49,7 +49,8 @@ impl Interest {
         Interest(self.0 | STREAM)
     }
 
-    /// A connection that a client has made: see [`shut_down_clients`].
+    /// A connection that a client has made. What others have brought comes before what it brings
+    /// (`turns.rs`), and [`shut_down_clients`] ends it.
     #[must_use]
     pub const fn of_client(self) -> Interest {
         Interest(self.0 | CLIENT)

@@ -122,7 +122,7 @@ mod tests {
             }
             let order = order.borrow();
             let clients = order.iter().filter(|&&who| who == Who::Client).count();
-            // One batch in PATIENCE + 1, up to the ends.
+            // PATIENCE + 1 batches of the others for one of theirs, up to the ends.
             let share = order.len() / (PATIENCE as usize + 2);
             assert!(
                 (share - 2 * batch..=share + 2 * batch).contains(&clients),
